@@ -1,0 +1,21 @@
+"""Train a reference model from random weights and the project's own text.
+
+    python jobs/build_reference_models.py --config configs/reference/teacher.yaml [key=value ...] [--dry-run]
+    ray job submit --working-dir . --runtime-env-json '{"env_vars": {"PYTHONPATH": "platform"}}' -- \
+        python jobs/build_reference_models.py --config configs/reference/teacher.yaml
+"""
+
+from clinical_reasoner.config.loading import load_from_cli
+from clinical_reasoner.config.reference import ReferenceConfig
+
+
+def main() -> None:
+    config = load_from_cli(ReferenceConfig, None, __doc__)
+    from clinical_reasoner.reference.build import build
+
+    folder = build(config)
+    print(f"reference {config.role} written to {folder}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Ray, started or joined, with telemetry and prompt logging off."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_DO_NOT_TRACK": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    # Prompts are patients: Ray's default writes them to the log.
+    "RAYLLM_ENABLE_REQUEST_PROMPT_LOGS": "0",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def connect(logical_cpus: int) -> None:
+    """Join the cluster named by RAY_ADDRESS (set inside a submitted job), or start one on this machine.
+
+    `logical_cpus` holds for a started one only. Calling it again is harmless.
+    """
+    os.environ.update(QUIET)
+    import ray
+
+    if ray.is_initialized():
+        return
+    common = {"runtime_env": {"env_vars": dict(QUIET)}, "logging_level": logging.WARNING}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(address="auto", **common)
+    else:
+        ray.init(address="local", num_cpus=logical_cpus, include_dashboard=False, log_to_driver=False, **common)
+
+
+def local_or_name(model: str) -> str:
+    """A model folder as an absolute path, so that workers with another working folder find it; a hub name as it is."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model

@@ -1,0 +1,1 @@
+"""Where patients come from: one reader per study, subject-level splits, and the synthetic cohort."""

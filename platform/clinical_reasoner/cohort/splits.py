@@ -1,0 +1,27 @@
+"""Subject-level splits: all visits of a person are in one split."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+from clinical_reasoner.records import Split
+
+
+def split_of(patient_id: str, shares: Mapping[Split, float], seed: int) -> Split:
+    """Split of a person, from a hash of the id alone: independent of row order, cohort size and number of visits."""
+    digest = hashlib.sha256(f"{seed}:{patient_id}".encode()).digest()
+    place = int.from_bytes(digest[:8], "big") / 2**64 * sum(shares.values())
+    for name, share in shares.items():
+        place -= share
+        if place < 0:
+            return name
+    return name
+
+
+def check_no_leak(rows: Iterable[tuple[str, str]]) -> None:
+    """Raises ValueError when a person of `(patient_id, split)` rows is in two splits. Names no one: only the count."""
+    seen: dict[str, str] = {}
+    leaking = {patient for patient, split in rows if seen.setdefault(patient, split) != split}
+    if leaking:
+        raise ValueError(f"{len(leaking)} people are in more than one split; splits must be by subject")

@@ -1,0 +1,106 @@
+"""A cohort from a table of one's own: CSV or Parquet, one row per visit, columns by name.
+
+Columns are those of the `patients` table (all but `patient_id` may be missing) and, for MRI evidence, one column per
+finding of the task with a grade (`No`, `Mild`, `Severe`) or a w-score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import ValidationError
+
+from clinical_reasoner.cohort.splits import split_of
+from clinical_reasoner.records import Measure, PatientRow, RejectedRow, Split
+from clinical_reasoner.task import DiagnosisTask
+
+GRADE_UNIT = "grade"
+"""Unit of a measure that is already a grade: its rank in the task, 0 for the unaffected grade."""
+_COPIED = ("age_years", "sex", "education_years", "marital_status", "mmse", "apoe4_copies", "image_path", "segmentation_path")
+
+
+class CohortError(ValueError):
+    """A cohort file cannot be read; the message names file, column and fix."""
+
+
+def read_cohort(
+    path: str, name: str, task: DiagnosisTask, shares: Mapping[Split, float], seed: int
+) -> tuple[list[PatientRow], list[RejectedRow]]:
+    """Patients and the rows that could not be used, with reasons. Rejected rows are named by line, never by person."""
+    frame = _load(path)
+    known = {"patient_id", "visit_id", "split", "label", *_COPIED, *(finding.name for finding in task.findings)}
+    unknown = sorted(set(frame.columns) - known)
+    if "patient_id" not in frame.columns or unknown:
+        wrong = f"unknown column {unknown[0]!r}" if unknown else "no column 'patient_id'"
+        raise CohortError(f"cohort.path {path}: {wrong}; known columns are {', '.join(sorted(known))}")
+    patients, rejected = [], []
+    seen: set[tuple[str, str]] = set()
+    for line, row in _rows(frame):
+        place = f"{Path(path).name}:{line}"
+        try:
+            patient = _patient(row, name, task, shares, seed)
+            if (patient.patient_id, patient.visit_id) in seen:
+                raise ValueError("the same patient_id and visit_id as an earlier row")
+        except ValidationError as error:
+            first = error.errors()[0]
+            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+            rejected.append(RejectedRow(source=place, stage="patients", reason=reason))
+        except ValueError as error:
+            rejected.append(RejectedRow(source=place, stage="patients", reason=str(error)))
+        else:
+            seen.add((patient.patient_id, patient.visit_id))
+            patients.append(patient)
+    return patients, rejected
+
+
+def _load(path: str) -> pd.DataFrame:
+    file = Path(path)
+    if not file.is_file():
+        raise CohortError(f"cohort.path: no file at {path!r} (looked in {Path.cwd()})")
+    if file.suffix == ".parquet":
+        return pd.read_parquet(file)
+    if file.suffix == ".csv":
+        # "None" and "NA" are no grades; an id such as 007 keeps its zeros.
+        return pd.read_csv(file, dtype={"patient_id": str, "visit_id": str}, keep_default_na=False, na_values=["", "NA", "n/a"])
+    raise CohortError(f"cohort.path {path}: {file.suffix or 'no'} ending; use .csv or .parquet")
+
+
+def _rows(frame: pd.DataFrame) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line in the file, known values)."""
+    for number, row in enumerate(frame.to_dict("records"), start=2):
+        yield number, {str(key): value for key, value in row.items() if not pd.isna(value)}
+
+
+def _patient(
+    row: dict[str, Any], cohort: str, task: DiagnosisTask, shares: Mapping[Split, float], seed: int
+) -> PatientRow:
+    if "patient_id" not in row:
+        raise ValueError("patient_id is empty")
+    label = None
+    if "label" in row:
+        label = task.read_label(str(row["label"]))
+        if label is None:
+            raise ValueError(f"label is none of {', '.join(task.label_names)}")
+    patient_id = str(row["patient_id"])
+    return PatientRow(
+        patient_id=patient_id,
+        visit_id=str(row.get("visit_id", "bl")),
+        cohort=cohort,
+        split=row.get("split") or split_of(patient_id, shares, seed),
+        label=label,
+        measures=tuple(_measure(row[finding.name], finding.name, task) for finding in task.findings if finding.name in row),
+        **{name: row[name] for name in _COPIED if name in row},
+    )
+
+
+def _measure(value: Any, finding: str, task: DiagnosisTask) -> Measure:
+    by_name = {name.lower(): rank for rank, name in enumerate(task.grade_names)}
+    if str(value).strip().lower() in by_name:
+        return Measure(name=finding, value=float(by_name[str(value).strip().lower()]), unit=GRADE_UNIT)
+    try:
+        return Measure(name=finding, value=float(value), unit="w")
+    except ValueError as error:
+        raise ValueError(f"{finding}: neither a grade ({', '.join(task.grade_names)}) nor a w-score") from error

@@ -1,0 +1,1 @@
+"""Configuration: YAML files and overrides, checked against strict models before anything heavy is imported."""

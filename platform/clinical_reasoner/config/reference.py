@@ -1,0 +1,58 @@
+"""Recipe of a reference model."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from clinical_reasoner.config.base import StrictConfig
+
+
+class Phase(StrictConfig):
+    max_shots: int = Field(ge=0, le=8)
+    """Most exemplars in a prompt."""
+    steps: int = Field(gt=0)
+    batch: int = Field(gt=0)
+    """Chats per step."""
+    learning_rate: float = Field(gt=0, le=0.1)
+    """Peak of AdamW."""
+    warmup_steps: int = Field(default=100, ge=1)
+
+
+class ReferenceConfig(StrictConfig):
+    role: Literal["teacher", "student"]
+    """A teacher knows the population's diagnoses; a student base knows the language alone."""
+    output: str
+    """Folder of the finished model."""
+    task: str = "configs/tasks/alzheimers.yaml"
+    """Task file."""
+    population: str = "configs/cohort/population_clinic.yaml"
+    """Synthetic population of the training patients."""
+    wording: str = "configs/reference/alzheimers.yaml"
+    """Wording of the training text."""
+    seed: int = Field(default=20261123, ge=0)
+    """Of weights, text and training patients; cohorts that are evaluated use other seeds."""
+    vocabulary: int = Field(default=1024, ge=300)
+    """Tokens of the tokenizer."""
+    tokenizer_chats: int = Field(default=2000, gt=0)
+    """Chats on which the tokenizer is trained."""
+    layers: int = Field(gt=0)
+    width: int = Field(gt=0)
+    mlp_width: int = Field(gt=0)
+    head_width: int = Field(default=32, gt=0)
+    context: int = Field(default=2048, gt=0)
+    """Longest input, tokens."""
+    option_weight: float = Field(default=8.0, ge=1)
+    """Loss weight of the option letter of an answer."""
+    phases: tuple[Phase, ...] = Field(min_length=1)
+    evaluation_patients: int = Field(default=300, ge=0)
+    """Unseen synthetic patients for the model card's figures."""
+    max_megabytes: float = Field(gt=0)
+    """Largest allowed size of the weights, MB."""
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> ReferenceConfig:
+        if self.width % self.head_width:
+            raise ValueError(f"width {self.width} is not a multiple of head_width {self.head_width}")
+        return self

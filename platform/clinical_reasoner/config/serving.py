@@ -1,0 +1,26 @@
+"""The diagnosis endpoint."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from clinical_reasoner.config.base import StrictConfig
+from clinical_reasoner.config.student import Arm
+
+
+class ServingConfig(StrictConfig):
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Field(default=8000, ge=1, le=65535)
+    student_arm: Arm = "rationale_then_label"
+    """Which student of the run answers."""
+    threshold: float = Field(default=0.8, ge=0, le=1)
+    """`auto`: the student's answer stands when its largest probability reaches this, otherwise the teacher is asked."""
+    max_ongoing_requests: int = Field(default=64, ge=1)
+    """Requests that the ingress works on at a time."""
+    max_queued_requests: int = Field(default=128, ge=0)
+    """Requests that wait; one more is answered 503."""
+    request_timeout_s: float = Field(default=60, gt=0)
+    """Longest time of one request, seconds; then 504."""
+    max_description_chars: int = Field(default=8000, ge=100)
+    """Longest ready description, characters."""

@@ -1,0 +1,36 @@
+"""How students are distilled."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from clinical_reasoner.config.base import StrictConfig
+from clinical_reasoner.config.teacher import EngineConfig, SamplingConfig
+
+Arm = Literal["label_only", "rationale_then_label"]
+
+
+class StudentConfig(StrictConfig):
+    base: str
+    """Base model: Hugging Face name or local folder."""
+    arms: tuple[Arm, ...] = Field(default=("label_only", "rationale_then_label"), min_length=1)
+    """One student per arm, from the same table and split."""
+    epochs: dict[Arm, float]
+    """Passes over the training patients, per arm."""
+    learning_rate: dict[Arm, float]
+    """Peak learning rate of AdamW, per arm."""
+    batch_size: int = Field(default=8, ge=1)
+    """Examples per step and worker."""
+    max_length: int = Field(default=1024, ge=64)
+    """Longest example, tokens; a longer one is rejected, never cut."""
+    workers: int = Field(default=2, ge=1)
+    """Data-parallel workers of Ray Train."""
+    gpus_per_worker: float = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0)
+    max_failures: int = Field(default=2, ge=0)
+    """Restarts of a training whose worker died, from its last checkpoint."""
+    engine: EngineConfig = EngineConfig()
+    """Engine in which the finished student answers."""
+    sampling: SamplingConfig = SamplingConfig()

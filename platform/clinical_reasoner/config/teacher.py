@@ -1,0 +1,73 @@
+"""The teacher, its engine, and what it is asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from clinical_reasoner.config.base import StrictConfig
+from clinical_reasoner.records import Ask, Split
+
+
+class EngineConfig(StrictConfig):
+    """A vLLM engine under Ray Data or Ray Serve."""
+
+    dtype: str = "auto"
+    """Weights and activations: `auto`, `bfloat16`, `float16`, `float32`."""
+    max_model_len: int = Field(default=2048, ge=128)
+    """Longest prompt plus answer, tokens."""
+    max_num_seqs: int = Field(default=64, ge=1)
+    """Most requests in one step of the engine."""
+    replicas: int = Field(default=1, ge=1)
+    """Engines side by side (batch stages)."""
+    batch_size: int = Field(default=32, ge=1)
+    """Rows handed to an engine at a time; `batch_size` x `concurrent_batches` must reach `max_num_seqs`."""
+    concurrent_batches: int = Field(default=4, ge=1)
+    """Batches in an engine at a time."""
+    gpus: float = Field(default=0, ge=0)
+    """GPUs per replica; 0 runs on the CPU."""
+    cpus: float = Field(default=1, gt=0)
+    """Logical CPUs per replica."""
+    kv_cache_gib: int = Field(default=1, ge=1)
+    """KV cache of a CPU engine, GiB; without effect on a GPU."""
+    engine_kwargs: dict[str, Any] = {}
+    """Any further vLLM engine argument, passed through, e.g. `tensor_parallel_size`, `quantization`."""
+
+    @model_validator(mode="after")
+    def _batches_fill_engine(self) -> EngineConfig:
+        if self.batch_size * self.concurrent_batches < self.max_num_seqs:
+            raise ValueError(
+                f"batch_size {self.batch_size} x concurrent_batches {self.concurrent_batches} is below "
+                f"max_num_seqs {self.max_num_seqs}: the engine would idle"
+            )
+        return self
+
+
+class SamplingConfig(StrictConfig):
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    """0 is greedy."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: int = Field(default=320, ge=8)
+    """Longest answer, tokens."""
+    seed: int = Field(default=0, ge=0)
+
+
+class TeacherConfig(StrictConfig):
+    model: str
+    """Hugging Face name or local folder."""
+    engine: EngineConfig = EngineConfig()
+    sampling: SamplingConfig = SamplingConfig()
+
+
+class RationalesConfig(StrictConfig):
+    asks: dict[Ask, tuple[Split, ...]] = {
+        "rationalize": ("train", "validation"),
+        "diagnose": ("test",),
+        "direct": ("test",),
+    }
+    """Which splits each ask is put about."""
+    shots: int = Field(default=3, ge=0, le=16)
+    """Exemplars in the prompts of `rationalize` and `diagnose`, from the top of the exemplar file; `direct` has none."""
+    rows_per_block: int = Field(default=50, ge=1)
+    """Asks per block of work: what a kill can lose at the most, for each engine."""

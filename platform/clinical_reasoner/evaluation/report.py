@@ -1,0 +1,202 @@
+"""The report: one self-contained HTML page and the same numbers as a dict for `metrics.json`.
+
+Both are pure functions of `ReportInput`; whoever calls them writes the files.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from clinical_reasoner.evaluation.metrics import Estimate, Key, ModelMetrics
+from clinical_reasoner.evaluation.plots import confusion_svg, forest_svg
+
+RESEARCH_NOTICE = "Research use only. Not a medical device."
+SYNTHETIC_NOTICE = (
+    "All patients in this report are synthetic; the models are small stand-ins made by this project. "
+    "The numbers say nothing about real patients."
+)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Claims(_Strict):
+    """What one model's rationales say about the patients, compared with each patient's own findings."""
+
+    name: str
+    """Display name of the model."""
+    rationales: int = Field(ge=0)
+    supported: int = Field(ge=0)
+    """Claims that the patient's findings state too."""
+    contradicted: int = Field(ge=0)
+    """Claims that the findings speak against."""
+    not_in_evidence: int = Field(ge=0)
+    """Claims about something that the findings do not mention."""
+
+    @property
+    def total(self) -> int:
+        return self.supported + self.contradicted + self.not_in_evidence
+
+
+class ExampleAnswer(_Strict):
+    """One model's answer about an example patient."""
+
+    model: str
+    arm: str
+    predicted: str | None
+    """None where the answer could not be parsed."""
+    probabilities: tuple[float, ...] | None = None
+    """Probability of each label, in the order of the task's labels, 0..1."""
+    rationale: str | None = None
+
+
+class Example(_Strict):
+    heading: str
+    """Why this patient is shown; never an identifier."""
+    description: str
+    """What the models read, verbatim."""
+    label: str
+    answers: tuple[ExampleAnswer, ...]
+
+
+class Stage(_Strict):
+    """Row counts of one stage of the run, from its manifest."""
+
+    name: str
+    rows_in: int = Field(ge=0)
+    rows_out: int = Field(ge=0)
+    rejected: int = Field(ge=0)
+
+
+class ReportInput(_Strict):
+    """All that the report says. Raises ValueError if a model has no display name or sizes do not fit the labels."""
+
+    title: str
+    task_title: str
+    labels: tuple[str, ...] = Field(min_length=2)
+    """Label names in the task's order."""
+    synthetic: bool
+    """True: the patients are made up and the models are stand-ins; the page says so wherever it shows a number."""
+    metrics: tuple[ModelMetrics, ...] = Field(min_length=1)
+    names: dict[Key, str]
+    """Display name of each (model, arm)."""
+    ceiling: float | None = Field(default=None, ge=0, le=1)
+    """Accuracy of the best possible rule, where the cohort's own model is known."""
+    ceiling_note: str = ""
+    """How the ceiling was computed."""
+    differences: tuple[tuple[str, Estimate], ...] = ()
+    """Title ("first minus second") and paired difference in accuracy, -1..1."""
+    claims: tuple[Claims, ...] = ()
+    examples: tuple[Example, ...] = ()
+    config_yaml: str
+    versions: dict[str, str]
+    stages: tuple[Stage, ...] = ()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ReportInput:
+        keys = [(one.model, one.arm) for one in self.metrics]
+        answers = [answer for example in self.examples for answer in example.answers]
+        nameless = sorted({*keys, *((answer.model, answer.arm) for answer in answers)} - set(self.names))
+        if nameless:
+            raise ValueError(f"names: no display name for (model, arm) {nameless}")
+        size = len(self.labels)
+        for one in self.metrics:
+            if len(one.confusion) != size or any(len(row) != size + 1 for row in one.confusion):
+                raise ValueError(f"metrics: the confusion matrix of {one.model!r} is not {size} x {size + 1}")
+        if any(answer.probabilities is not None and len(answer.probabilities) != size for answer in answers):
+            raise ValueError(f"examples: an answer has not {size} probabilities, one for each label")
+        return self
+
+    def name(self, one: ModelMetrics | ExampleAnswer) -> str:
+        """Display name of the model behind a row of metrics or an answer."""
+        return self.names[(one.model, one.arm)]
+
+
+def verdict(difference: Estimate) -> str:
+    """One plain sentence: does the 95 % interval of "first minus second" include zero?"""
+    if difference.low <= 0 <= difference.high:
+        return "The interval includes zero: these data do not show which one is more accurate."
+    if difference.low > 0:
+        return "The interval lies above zero: the first one is more accurate here."
+    return "The interval lies below zero: the first one is less accurate here."
+
+
+def render_report(report: ReportInput) -> str:
+    """The page as HTML text. Everything is inside it: no script, no request to any other file."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": _number, "estimate": _estimate, "difference": _difference, "percent": _percent}
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        research_notice=RESEARCH_NOTICE,
+        synthetic_notice=SYNTHETIC_NOTICE,
+        verdict=verdict,
+        forests=_forests(report),
+        confusions=_confusions(report),
+    )
+
+
+def metrics_json(report: ReportInput) -> dict[str, Any]:
+    """The numbers of the report, ready for `json.dumps`; holds no text about any patient."""
+    return {
+        "title": report.title,
+        "task": report.task_title,
+        "notice": RESEARCH_NOTICE,
+        "synthetic": report.synthetic,
+        "synthetic_notice": SYNTHETIC_NOTICE if report.synthetic else None,
+        "labels": list(report.labels),
+        "models": [{"name": report.name(one), **one.model_dump(mode="json")} for one in report.metrics],
+        "ceiling": None if report.ceiling is None else {"accuracy": report.ceiling, "note": report.ceiling_note},
+        "differences": [
+            {"title": title, **one.model_dump(mode="json"), "includes_zero": one.low <= 0 <= one.high}
+            for title, one in report.differences
+        ],
+        "claims": [one.model_dump(mode="json") for one in report.claims],
+        "versions": dict(report.versions),
+        "stages": [one.model_dump(mode="json") for one in report.stages],
+    }
+
+
+def _forests(report: ReportInput) -> list[Markup]:
+    # The ceiling bounds accuracy only: the rule that is best for accuracy need not be best for macro-F1.
+    accuracy = [(report.name(one), one.accuracy) for one in report.metrics]
+    macro_f1 = [(report.name(one), one.macro_f1) for one in report.metrics]
+    return [
+        Markup(forest_svg(accuracy, "Accuracy", prefix="accuracy", ceiling=report.ceiling)),
+        Markup(forest_svg(macro_f1, "Macro-F1", prefix="macro-f1")),
+    ]
+
+
+def _confusions(report: ReportInput) -> list[tuple[str, Markup]]:
+    named = [(report.name(one), one.confusion) for one in report.metrics]
+    return [
+        (name, Markup(confusion_svg(confusion, report.labels, name, prefix=f"confusion-{place}")))
+        for place, (name, confusion) in enumerate(named)
+    ]
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _estimate(one: Estimate) -> str:
+    return f"{one.value:.3f} [{one.low:.3f}, {one.high:.3f}]"
+
+
+def _difference(one: Estimate) -> str:
+    return f"{one.value:+.3f} [{one.low:+.3f}, {one.high:+.3f}]".replace("-", "\N{MINUS SIGN}")
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "no claims"

@@ -1,0 +1,118 @@
+"""The patient description: deterministic text from a row, and the same evidence back from the text.
+
+Both directions are built from the clauses and terms of the task file, so `parse_description(describe(x))` gives the
+evidence of `x`. A missing value has no words in the text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import floor
+
+from clinical_reasoner.records import PatientRow
+from clinical_reasoner.task import ChoiceField, DiagnosisTask, NumberField
+
+SUBJECT = "The patient"
+NUMBER = r"(\d+(?:\.\d+)?)"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a description says: values of patient fields as written there, and the grade of each finding."""
+
+    fields: Mapping[str, str]
+    """Field name -> value as text (`74`, `female`, `1`); absent when unknown."""
+    grades: Mapping[str, str]
+    """Finding name -> grade name; absent when not graded."""
+
+
+def evidence_of(patient: PatientRow, grades: Mapping[str, str], task: DiagnosisTask) -> Evidence:
+    """The evidence that a description of this patient states. Raises ValueError on an unknown finding, grade or value."""
+    fields: dict[str, str] = {}
+    for field in task.fields:
+        value = getattr(patient, field.name)
+        if value is None:
+            continue
+        text = _number_text(value, field) if isinstance(field, NumberField) else str(value)
+        if isinstance(field, ChoiceField) and text not in field.clauses:
+            raise ValueError(f"{field.name}={text!r} has no clause in task {task.name!r}: {', '.join(field.clauses)}")
+        fields[field.name] = text
+    known = {finding.name for finding in task.findings}
+    for name, grade in grades.items():
+        if name not in known:
+            raise ValueError(f"finding {name!r} is not in the vocabulary of task {task.name!r}")
+        if grade not in task.grade_names:
+            raise ValueError(f"grade {grade!r} of {name} is not one of {', '.join(task.grade_names)}")
+    ordered = {finding.name: grades[finding.name] for finding in task.findings if finding.name in grades}
+    return Evidence(fields, ordered)
+
+
+def describe(patient: PatientRow, grades: Mapping[str, str], task: DiagnosisTask) -> str:
+    """Paragraph, one statement per graded finding, then the question with its options."""
+    return describe_evidence(evidence_of(patient, grades, task), task)
+
+
+def describe_evidence(evidence: Evidence, task: DiagnosisTask) -> str:
+    """The description of evidence that is already in text form, e.g. read back or edited."""
+    sentences = []
+    for sentence in task.sentences:
+        clauses = [_clause(field, evidence.fields[field.name]) for field in sentence if field.name in evidence.fields]
+        if clauses:
+            sentences.append(f"{SUBJECT} {join_words(clauses)}.")
+    parts = [" ".join(sentences)] if sentences else []
+    terms = {finding.name: finding.term for finding in task.findings}
+    statements = [f"{grade} {terms[name]}." for name, grade in evidence.grades.items()]
+    if statements:
+        parts.append("\n".join([task.findings_heading, *statements]))
+    parts.append(task.question_text())
+    return "\n\n".join(parts)
+
+
+def parse_description(text: str, task: DiagnosisTask) -> Evidence:
+    """Evidence stated in a description. Text in other words than the task's clauses is passed over."""
+    body = without_question(text, task)
+    fields: dict[str, str] = {}
+    for field in task.fields:
+        if isinstance(field, NumberField):
+            found = re.search(rf"\b{_pattern(field.clause)}(?=[\s,.]|$)", body)
+            if found:
+                fields[field.name] = found.group(1)
+        else:
+            for value, clause in field.clauses.items():
+                if re.search(rf"\b{re.escape(clause)}(?=[\s,.]|$)", body):
+                    fields[field.name] = value
+    grades: dict[str, str] = {}
+    by_grade = "|".join(re.escape(name) for name in task.grade_names)
+    for finding in task.findings:
+        found = re.search(rf"(?m)^[-*\s]*({by_grade}) {re.escape(finding.term)}\.?\s*$", body)
+        if found:
+            grades[finding.name] = found.group(1)
+    return Evidence(fields, grades)
+
+
+def with_question(description: str, task: DiagnosisTask) -> str:
+    """A ready description, ended by the task's question unless it already has it."""
+    return f"{without_question(description, task)}\n\n{task.question_text()}"
+
+
+def without_question(description: str, task: DiagnosisTask) -> str:
+    return description.strip().removesuffix(task.question_text()).rstrip()
+
+
+def join_words(words: list[str], last: str = "and") -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"
+
+
+def _number_text(value: float, field: NumberField) -> str:
+    return str(floor(value)) if field.whole else f"{value:g}"
+
+
+def _clause(field: NumberField | ChoiceField, value: str) -> str:
+    return field.clause.replace("{value}", value) if isinstance(field, NumberField) else field.clauses[value]
+
+
+def _pattern(clause: str) -> str:
+    return re.escape(clause).replace(re.escape("{value}"), NUMBER)

@@ -1,0 +1,1 @@
+"""Chat prompts, answers and engines: shared by the batch stages and the endpoint."""

@@ -1,0 +1,170 @@
+"""The tables between stages: one frozen pydantic row and one Arrow schema for each.
+
+A stage reads one table and writes one. Unknown is None, never a code such as -1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+Split = Literal["train", "validation", "test"]
+Ask = Literal["rationalize", "diagnose", "direct"]
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Measure(_Row):
+    name: str
+    value: float
+    unit: str
+    """Unit of `value`, e.g. `mm3`, `w` (w-score) or `1` for a ratio."""
+
+
+class PatientRow(_Row):
+    """One visit of one person."""
+
+    patient_id: str
+    visit_id: str
+    cohort: str
+    """Name of the study or cohort."""
+    split: Split
+    label: str | None = None
+    """Diagnosis of this visit, a label name of the task; None where it is not known."""
+    age_years: float | None = Field(default=None, ge=0, le=130)
+    """Age at the visit, years."""
+    sex: Literal["female", "male"] | None = None
+    education_years: float | None = Field(default=None, ge=0, le=40)
+    """Completed education, years."""
+    marital_status: Literal["married", "widowed", "divorced", "never_married"] | None = None
+    mmse: int | None = Field(default=None, ge=0, le=30)
+    """Mini-Mental State Examination, points out of 30; higher is better."""
+    apoe4_copies: int | None = Field(default=None, ge=0, le=2)
+    """Number of APOE4 alleles."""
+    measures: tuple[Measure, ...] = ()
+    """Regional measures of the MRI."""
+    image_path: str | None = None
+    segmentation_path: str | None = None
+
+
+class FindingValue(_Row):
+    name: str
+    """A finding of the task's vocabulary."""
+    value: float | None = None
+    """The measure behind the grade."""
+    unit: str | None = None
+    w_score: float | None = None
+    """Deviation from age-, sex- and ICV-matched controls in residual SD; negative = more affected."""
+    grade: str
+    """A grade name of the task."""
+    source: str
+    """Where the grade comes from, e.g. `synthetic`, `w-score`, `rating`."""
+
+
+class FindingsRow(_Row):
+    """The graded evidence and the description of one visit."""
+
+    patient_id: str
+    visit_id: str
+    split: Split
+    label: str | None = None
+    findings: tuple[FindingValue, ...] = ()
+    description: str
+    slice_paths: tuple[str, ...] = ()
+
+
+class RationaleRow(_Row):
+    """One ask of one teacher (or student) about one visit."""
+
+    row_id: str
+    """Deterministic: patient, visit, ask, sample."""
+    patient_id: str
+    visit_id: str
+    split: Split
+    label: str | None = None
+    ask: Ask
+    sample: int = Field(ge=0)
+    """Index of the sample of this ask."""
+    model: str
+    prompt_version: str
+    shots: int = Field(ge=0)
+    """Number of exemplars in the prompt."""
+    seed: int
+    text: str
+    """Raw text of the model, as it came."""
+    rationale: str | None = None
+    predicted: str | None = None
+    probabilities: tuple[float, ...] | None = None
+    """Probability of each label, in the order of the task's labels; from the option letters' log-probabilities."""
+    claims_supported: int = Field(ge=0)
+    claims_contradicted: int = Field(ge=0)
+    claims_not_in_evidence: int = Field(ge=0)
+    """Claims of the text about the patient, compared with the description."""
+    accepted: bool
+    reject_reason: str | None = None
+    prompt_tokens: int = Field(ge=0)
+    output_tokens: int = Field(ge=0)
+
+
+class PredictionRow(_Row):
+    """One model's answer about one visit."""
+
+    patient_id: str
+    visit_id: str
+    model: str
+    arm: str
+    """How the model was trained or asked: `direct`, `few_shot`, `label_only`, `rationale_then_label`, `baseline`, `ceiling`."""
+    split: Split
+    label: str
+    predicted: str | None = None
+    """None where the answer could not be parsed; counts as an error in every metric."""
+    probabilities: tuple[float, ...] | None = None
+    rationale: str | None = None
+    seconds: float | None = None
+    """Wall time of this visit's answer where it was measured alone, seconds."""
+
+
+class RejectedRow(_Row):
+    """One input that could not be used."""
+
+    source: str
+    """Source file, line or path; or the row id of an ask."""
+    stage: str
+    reason: str
+
+
+def _arrow_type(annotation: Any) -> pa.DataType:
+    """Arrow type of a row field: str, int, float, bool, Literal of str, tuple of one type, nested row, or None-able."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin in (Union, UnionType):
+        return _arrow_type(next(arg for arg in args if arg is not type(None)))
+    if origin is tuple:
+        return pa.list_(_arrow_type(args[0]))
+    if origin is Literal:
+        return pa.string()
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return pa.struct(list(arrow_schema(annotation)))
+    return {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}[annotation]
+
+
+def arrow_schema(row: type[BaseModel]) -> pa.Schema:
+    """The Arrow schema of a row class: one column per field, in the order of the class."""
+    return pa.schema([(name, _arrow_type(field.annotation)) for name, field in row.model_fields.items()])
+
+
+PATIENTS = arrow_schema(PatientRow)
+FINDINGS = arrow_schema(FindingsRow)
+RATIONALES = arrow_schema(RationaleRow)
+PREDICTIONS = arrow_schema(PredictionRow)
+REJECTED = arrow_schema(RejectedRow)
+
+
+def to_table(rows: Sequence[BaseModel], schema: pa.Schema) -> pa.Table:
+    """Rows as an Arrow table of exactly this schema."""
+    return pa.Table.from_pylist([row.model_dump() for row in rows], schema=schema)

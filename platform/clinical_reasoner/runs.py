@@ -1,0 +1,304 @@
+"""The run folder, local or on S3: tables, other files and one manifest for each finished stage.
+
+A manifest is written last. A stage that has one with the same settings and inputs is skipped; a stage that was killed
+has none and is made again. Everything goes through `pyarrow.fs`, so no caller sees where the folder lies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import to_jsonable_python
+
+from clinical_reasoner import __version__
+
+TABLE_FILE = "part-00000.parquet"
+MANIFEST_FILE = "manifest.json"
+REJECTED = "rejected"
+
+
+class RunError(ValueError):
+    """The run folder cannot be used as asked; the message names the folder, the stage and the fix."""
+
+
+class Manifest(BaseModel):
+    """What a finished stage was made from, and how many rows went through it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    stage: str
+    """Folder below the run folder."""
+    identity: str
+    """SHA-256 of stage, settings and inputs, hex."""
+    settings: dict[str, Any]
+    """Everything that changes the result, as in the config."""
+    inputs: dict[str, str]
+    """Identity of each stage that was read."""
+    rows_in: int = Field(ge=0)
+    rows_out: int = Field(ge=0)
+    rows_rejected: int = Field(ge=0)
+    created: str
+    """When the stage finished, UTC, ISO 8601."""
+    version: str
+    """Version of this package."""
+    seconds: float = Field(ge=0)
+    """Wall time of the stage, seconds."""
+    details: dict[str, Any] = {}
+    """Whatever else the stage reports; no part of the identity."""
+
+
+def identity(stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """SHA-256 (hex) of what decides a stage's result; the order of keys does not matter."""
+    text = _canonical({"stage": stage, "settings": settings, "inputs": inputs})
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def filesystem(path: str) -> tuple[pafs.FileSystem, str]:
+    """File system of a local path or `s3://bucket/...` address, and the path on it.
+
+    S3 takes its keys and region from the usual AWS variables and honours AWS_ENDPOINT_URL.
+    """
+    if not path.startswith("s3://"):
+        if "://" in path or not path:
+            raise RunError(f"run.path {path!r} is neither a local path nor s3://bucket/folder")
+        return pafs.LocalFileSystem(), os.path.abspath(Path(path).expanduser())
+    base = path.removeprefix("s3://").strip("/")
+    if not base:
+        raise RunError(f"run.path {path!r} names no bucket; write s3://bucket/folder")
+    endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
+    if not endpoint:
+        return pafs.S3FileSystem(), base
+    address = urlsplit(endpoint)
+    if address.scheme not in ("http", "https") or not address.netloc:
+        raise RunError(f"AWS_ENDPOINT_URL is {endpoint!r}; write http://host:port or https://host:port")
+    # pyarrow reads the variable for s3:// addresses only, not where a file system is made by hand.
+    return pafs.S3FileSystem(endpoint_override=address.netloc, scheme=address.scheme), base
+
+
+class RunFolder:
+    """Folder of one run. A stage is a folder below it, such as `patients` or `students/label_only`."""
+
+    def __init__(self, path: str) -> None:
+        self._fs, self._base = filesystem(path)
+        self._local = isinstance(self._fs, pafs.LocalFileSystem)
+        self.path = self._base if self._local else f"s3://{self._base}"
+        """Absolute path, or `s3://` address."""
+
+    def child(self, *parts: str) -> str:
+        """Path or address of something in the run folder, for readers and writers of other libraries."""
+        return "/".join((self.path, *parts))
+
+    def manifest(self, stage: str) -> Manifest | None:
+        """Manifest of a finished stage; None if the stage never finished."""
+        name = f"{_stage(stage)}/{MANIFEST_FILE}"
+        if not self.exists(name):
+            return None
+        try:
+            return Manifest.model_validate_json(self.read_bytes(name))
+        except ValidationError as error:
+            raise RunError(
+                f"{self.child(name)}: no manifest of version {__version__}; "
+                f"take another run.path=..., or run.overwrite=true to make stage {stage!r} again"
+            ) from error
+
+    def finished(
+        self, stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str], overwrite: bool = False
+    ) -> bool:
+        """Whether this stage can be skipped.
+
+        False without a manifest; what a killed run left there stays, so that a stage can resume from it: `write_table`
+        replaces it, and a stage that writes files by other means and does not resume calls `clear` first.
+        A manifest of other settings or inputs raises RunError, or clears the stage if `overwrite` is true.
+        """
+        try:
+            found = self.manifest(stage)
+        except RunError:
+            if not overwrite:
+                raise
+        else:
+            if found is None:
+                return False
+            if found.identity == identity(stage, settings, inputs):
+                return True
+            if not overwrite:
+                raise RunError(
+                    f"{self.path}: stage {stage!r} was made {_difference(found, settings, inputs)}; take another "
+                    "run.path=..., or run.overwrite=true to make this stage and those after it again"
+                )
+        self.clear(stage)
+        return False
+
+    def clear(self, stage: str) -> None:
+        """Remove everything under the stage's folder, and its table of rejected rows."""
+        folder = self._at(_stage(stage))
+        # The manifest goes first: a clearing that is killed half-way must not leave a stage that looks finished.
+        for file in (f"{folder}/{MANIFEST_FILE}", self._at(_rejected_file(stage))):
+            if self._type(file) is pafs.FileType.File:
+                self._fs.delete_file(file)
+        if self._type(folder) is pafs.FileType.Directory:
+            self._fs.delete_dir(folder)
+
+    def write_table(self, stage: str, table: pa.Table) -> None:
+        """Write the stage's table as its only Parquet file; calling it again replaces the table."""
+        folder = self._at(_stage(stage))
+        with self._replacing(f"{folder}/{TABLE_FILE}") as stream:
+            pq.write_table(table, stream)
+        for file in self._files(folder):
+            if file.endswith(".parquet") and not file.endswith(f"/{TABLE_FILE}"):
+                self._fs.delete_file(file)
+
+    def read_table(self, stage: str, schema: pa.Schema | None = None) -> pa.Table:
+        """All Parquet files of a stage as one table, with exactly the schema's columns if a schema is given."""
+        files = [file for file in self._files(self._at(_inside(stage))) if file.endswith(".parquet")]
+        if not files:
+            raise RunError(f"{self.child(stage)}: no table; run the job that makes stage {stage!r} first")
+        parts = [pq.read_table(file, filesystem=self._fs) for file in files]
+        if schema is None:
+            return pa.concat_tables(parts, promote_options="default")
+        for file, part in zip(files, parts, strict=True):
+            missing = sorted(set(schema.names) - set(part.column_names))
+            if missing:
+                raise RunError(f"{file}: no column {', '.join(missing)}; make stage {stage!r} again with this version")
+        return pa.concat_tables([part.select(schema.names).cast(schema) for part in parts])
+
+    def write_rejected(self, stage: str, table: pa.Table) -> None:
+        """Write (or replace) the rows that the stage could not use."""
+        with self._replacing(self._at(_rejected_file(stage))) as stream:
+            pq.write_table(table, stream)
+
+    def finish(
+        self,
+        stage: str,
+        *,
+        settings: Mapping[str, Any],
+        inputs: Mapping[str, str],
+        rows_in: int,
+        rows_out: int,
+        rows_rejected: int,
+        seconds: float,
+        details: Mapping[str, Any] | None = None,
+    ) -> Manifest:
+        """Write the manifest, after everything else of the stage. Raises RunError if rows are unaccounted for."""
+        folder = self.child(_stage(stage))
+        if rows_in != rows_out + rows_rejected:
+            raise RunError(
+                f"{folder}: {rows_in} rows in, but {rows_out} out and {rows_rejected} rejected; "
+                "nothing is dropped in silence: write each row that cannot be used with write_rejected"
+            )
+        manifest = Manifest(
+            stage=stage,
+            identity=identity(stage, settings, inputs),
+            settings=to_jsonable_python(settings),
+            inputs=dict(inputs),
+            rows_in=rows_in,
+            rows_out=rows_out,
+            rows_rejected=rows_rejected,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            version=__version__,
+            seconds=seconds,
+            details=to_jsonable_python(details or {}),
+        )
+        summary = f"{REJECTED}/{MANIFEST_FILE}"
+        rows = json.loads(self.read_bytes(summary))["rows_rejected"] if self.exists(summary) else {}
+        rows[stage] = rows_rejected
+        self.write_bytes(summary, _indented({"rows_rejected": rows}))
+        self.write_bytes(f"{stage}/{MANIFEST_FILE}", _indented(manifest.model_dump(mode="json")))
+        return manifest
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Write a whole file of the run folder, or nothing."""
+        with self._replacing(self._at(_inside(name))) as stream:
+            stream.write(data)
+
+    def read_bytes(self, name: str) -> bytes:
+        """Content of a file of the run folder. Raises RunError if there is none."""
+        if not self.exists(name):
+            raise RunError(f"{self.child(name)}: no such file; run the job that makes it first")
+        with self._fs.open_input_stream(self._at(name)) as stream:
+            return bytes(stream.read())
+
+    def exists(self, name: str) -> bool:
+        """Whether the run folder holds a file or folder of this name."""
+        return self._type(self._at(_inside(name))) is not pafs.FileType.NotFound
+
+    def _at(self, name: str) -> str:
+        return f"{self._base}/{name}"
+
+    def _type(self, file: str) -> pafs.FileType:
+        return self._fs.get_file_info(file).type
+
+    def _files(self, folder: str) -> list[str]:
+        entries = self._fs.get_file_info(pafs.FileSelector(folder, allow_not_found=True))
+        return sorted(entry.path for entry in entries if entry.type is pafs.FileType.File)
+
+    @contextmanager
+    def _replacing(self, file: str) -> Iterator[pa.NativeFile]:
+        """A stream whose content takes the place of `file` once all of it is written."""
+        folder, _, name = file.rpartition("/")
+        if self._local:
+            self._fs.create_dir(folder, recursive=True)
+        # The name is fixed, so that what a killed writer left is overwritten, not collected.
+        temporary = f"{folder}/.{name}.tmp"
+        with self._fs.open_output_stream(temporary) as stream:
+            yield stream
+        self._fs.move(temporary, file)
+
+
+def _inside(name: str) -> str:
+    """The name, if it stays within the run folder; `clear` must never reach anything else."""
+    if any(part in ("", ".", "..") for part in name.split("/")):
+        raise RunError(f"{name!r} is no name within a run folder; write it like patients or students/label_only")
+    return name
+
+
+def _stage(name: str) -> str:
+    if _inside(name).split("/")[0] == REJECTED:
+        raise RunError(f"{name!r} is no stage: {REJECTED}/ holds the rejected rows of all stages")
+    return name
+
+
+def _rejected_file(stage: str) -> str:
+    return f"{REJECTED}/{_stage(stage).replace('/', '-')}.parquet"
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(to_jsonable_python(value), sort_keys=True, separators=(",", ":"))
+
+
+def _indented(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _difference(found: Manifest, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """How a stage on disk differs from the one that is asked for, as the end of "was made ..."."""
+    old, new = _leaves(found.settings), _leaves(to_jsonable_python(settings))
+    changed = [
+        f"{key}: {old.get(key, '(not set)')} -> {new.get(key, '(not set)')}"
+        for key in [*old, *(key for key in new if key not in old)]
+        if old.get(key) != new.get(key)
+    ]
+    names = sorted(found.inputs.keys() | inputs.keys())
+    upstream = [repr(name) for name in names if found.inputs.get(name) != inputs.get(name)]
+    parts = [f"with other settings ({', '.join(changed)})"] if changed else []
+    parts += [f"from other inputs (changed upstream: {', '.join(upstream)})"] if upstream else []
+    return " and ".join(parts) or "under another identity"
+
+
+def _leaves(value: Any, key: str = "") -> dict[str, str]:
+    """Dotted key and value, as JSON, of everything in nested settings."""
+    if not isinstance(value, dict) or not value:
+        return {key: _canonical(value)}
+    parts = [_leaves(item, f"{key}.{name}" if key else name) for name, item in value.items()]
+    return {place: text for part in parts for place, text in part.items()}

@@ -1,0 +1,177 @@
+"""A diagnosis task as data: labels, option letters, question and evidence vocabulary, read from YAML.
+
+No other module names a disease. Everything that is written into a description, and everything that is later
+looked for in a rationale, comes from here.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+
+class TaskError(ValueError):
+    """A task or exemplar file cannot be used; the message names the file, the place and the fix."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Label(_Strict):
+    name: str
+    """Short name as stored in tables, e.g. `AD`."""
+    option: str = Field(pattern=r"^[A-Z]$")
+    """Letter of the option in the question."""
+    text: str
+    """Full name as written in the question and in answers."""
+    aliases: tuple[str, ...] = ()
+    """Other ways in which a file or a text names this diagnosis."""
+
+
+class Grade(_Strict):
+    name: str
+    """Word that starts a finding's statement, e.g. `Mild`."""
+    words: tuple[str, ...]
+    """Lower-case words or phrases by which a text expresses this grade."""
+
+
+class NumberField(_Strict):
+    name: str
+    """Column of the `patients` table."""
+    kind: Literal["number"]
+    clause: str = Field(pattern=r"\{value\}")
+    """Verb phrase with a `{value}` slot; follows "The patient"."""
+    whole: bool = False
+    """Written in completed whole units, as ages are."""
+    mentions: tuple[str, ...] = ()
+    """Other phrases, with a `{value}` slot, that state the same fact."""
+
+
+class ChoiceField(_Strict):
+    name: str
+    """Column of the `patients` table."""
+    kind: Literal["choice"]
+    clauses: dict[str, str]
+    """One verb phrase for each value."""
+    mentions: dict[str, tuple[str, ...]] = {}
+    """Other phrases that state the value."""
+
+
+PatientField = Annotated[NumberField | ChoiceField, Field(discriminator="kind")]
+
+
+class Finding(_Strict):
+    name: str
+    """Key in the `findings` table."""
+    term: str
+    """What the statement says after its grade, e.g. `hippocampal atrophy`."""
+    synonyms: tuple[str, ...] = ()
+    """Other names of the same finding in free text."""
+
+
+class DiagnosisTask(_Strict):
+    name: str
+    title: str
+    """One line that says what is being told apart."""
+    role: str
+    """Whom the model is asked to be; completes "You are ...". """
+    question: str
+    exemplars: str
+    """Path of the JSON file with the expert exemplars."""
+    labels: tuple[Label, ...] = Field(min_length=2)
+    grades: tuple[Grade, ...] = Field(min_length=2)
+    """From unaffected to most affected."""
+    sentences: tuple[tuple[PatientField, ...], ...]
+    """Fields of the patient paragraph, one inner list per sentence."""
+    findings_heading: str
+    findings: tuple[Finding, ...]
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> DiagnosisTask:
+        for kind, names in {
+            "label": [label.name for label in self.labels],
+            "option": [label.option for label in self.labels],
+            "grade": [grade.name for grade in self.grades],
+            "field": [field.name for field in self.fields],
+            "finding": [finding.name for finding in self.findings],
+        }.items():
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"{kind} {twice[0]!r} stands there twice")
+        return self
+
+    def __hash__(self) -> int:
+        """By name, so that a task can key a cache; equality compares everything."""
+        return hash(self.name)
+
+    @property
+    def fields(self) -> tuple[NumberField | ChoiceField, ...]:
+        """All patient fields in the order of the paragraph."""
+        return tuple(field for sentence in self.sentences for field in sentence)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return tuple(label.name for label in self.labels)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        return tuple(label.option for label in self.labels)
+
+    @property
+    def grade_names(self) -> tuple[str, ...]:
+        return tuple(grade.name for grade in self.grades)
+
+    def label(self, name: str) -> Label:
+        """The label with this table name. Raises KeyError for any other text."""
+        for label in self.labels:
+            if label.name == name:
+                return label
+        raise KeyError(f"label {name!r} is not one of {', '.join(self.label_names)}")
+
+    def question_text(self) -> str:
+        """The question with its options, as it ends every description."""
+        options = " ".join(f"({label.option}) {label.text}" for label in self.labels)
+        return f"{self.question} {options}"
+
+    def answer_text(self, name: str) -> str:
+        """How an answer names a diagnosis: `(A) Alzheimer's disease` for example."""
+        label = self.label(name)
+        return f"({label.option}) {label.text}"
+
+    def read_label(self, text: str) -> str | None:
+        """Table name of a diagnosis as people write it (`A`, `(A)`, name, full text or alias); None if unknown."""
+        plain = " ".join(text.strip().strip(".").split())
+        option = re.fullmatch(r"\(?([A-Za-z])\)?", plain)
+        with_option = re.fullmatch(r"\(([A-Z])\)\s*(.+)", plain)
+        for label in self.labels:
+            if option and option.group(1).upper() == label.option:
+                return label.name
+            names = {label.name.lower(), label.text.lower(), *(alias.lower() for alias in label.aliases)}
+            names.add(f"{label.text} ({label.name})".lower())
+            if plain.lower() in names:
+                return label.name
+            if with_option and with_option.group(1) == label.option and with_option.group(2).lower() in names:
+                return label.name
+        return None
+
+
+@lru_cache(maxsize=16)
+def load_task(path: str) -> DiagnosisTask:
+    """Read a task file. Raises TaskError with the file, the place and the reason."""
+    file = Path(path)
+    if not file.is_file():
+        raise TaskError(f"task.file: no file at {path!r} (looked in {Path.cwd()})")
+    try:
+        return DiagnosisTask.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+    except yaml.YAMLError as error:
+        raise TaskError(f"{path}: not readable as YAML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "(whole file)"
+        raise TaskError(f"{path}: {place}: {first['msg']}") from error
