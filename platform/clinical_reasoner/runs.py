@@ -23,13 +23,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import to_jsonable_python
 
 from clinical_reasoner import __version__
+from clinical_reasoner.errors import UserError
 
 TABLE_FILE = "part-00000.parquet"
 MANIFEST_FILE = "manifest.json"
 REJECTED = "rejected"
 
 
-class RunError(ValueError):
+class RunError(UserError):
     """The run folder cannot be used as asked; the message names the folder, the stage and the fix."""
 
 
@@ -173,6 +174,11 @@ class RunFolder:
                 raise RunError(f"{file}: no column {', '.join(missing)}; make stage {stage!r} again with this version")
         return pa.concat_tables([part.select(schema.names).cast(schema) for part in parts])
 
+    def count_rows(self, stage: str) -> int:
+        """Rows in the Parquet files of a stage, finished or not; 0 when there are none."""
+        files = [file for file in self._files(self._at(_inside(stage))) if file.endswith(".parquet")]
+        return sum(pq.read_metadata(file, filesystem=self._fs).num_rows for file in files)
+
     def write_rejected(self, stage: str, table: pa.Table) -> None:
         """Write (or replace) the rows that the stage could not use."""
         with self._replacing(self._at(_rejected_file(stage))) as stream:
@@ -228,6 +234,23 @@ class RunFolder:
             raise RunError(f"{self.child(name)}: no such file; run the job that makes it first")
         with self._fs.open_input_stream(self._at(name)) as stream:
             return bytes(stream.read())
+
+    def put_folder(self, local: str, name: str) -> None:
+        """Copy a local folder to `name`, replacing what is there."""
+        target = self._at(_inside(name))
+        if self._type(target) is pafs.FileType.Directory:
+            self._fs.delete_dir(target)
+        self._fs.create_dir(target)
+        pafs.copy_files(os.path.abspath(local), target, pafs.LocalFileSystem(), self._fs)
+
+    def local_folder(self, name: str, scratch: str) -> str:
+        """A folder of the run as a local path: the folder itself, or for S3 a copy below `scratch`."""
+        if self._local:
+            return self.child(_inside(name))
+        target = os.path.join(scratch, name)
+        os.makedirs(target, exist_ok=True)
+        pafs.copy_files(self._at(_inside(name)), target, self._fs, pafs.LocalFileSystem())
+        return target
 
     def exists(self, name: str) -> bool:
         """Whether the run folder holds a file or folder of this name."""

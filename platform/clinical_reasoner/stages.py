@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clinical_reasoner.runs import Manifest, RunError, RunFolder
+from clinical_reasoner.runs import Manifest, RunError, RunFolder, identity
 
 _HASHED_BYTES = 4 * 2**20
 
@@ -34,18 +34,30 @@ class Stage:
     """Stages whose tables it reads."""
 
 
-def run_stage(run: RunFolder, stage: Stage, make: Callable[[], Rows], *, overwrite: bool = False) -> Manifest:
-    """Make a stage unless it is finished; prints one line either way.
-
-    Raises RunError when a stage that it reads is not finished, or when it was made with other settings and `overwrite`
-    is false.
-    """
+def stage_inputs(run: RunFolder, stage: Stage) -> dict[str, str]:
+    """Identity of each stage that is read. Raises RunError when one is not finished."""
     inputs = {}
     for name in stage.reads:
         upstream = run.manifest(name)
         if upstream is None:
             raise RunError(f"{run.path}: stage {stage.name!r} reads {name!r}, which is not finished; run its job first")
         inputs[name] = upstream.identity
+    return inputs
+
+
+def work_folder(run: RunFolder, stage: Stage) -> str:
+    """Folder below the run folder for the unfinished work of a stage: another one whenever anything that decides the
+    result changes, so that nothing is ever continued from other settings."""
+    return f"work/{stage.name}-{identity(stage.name, stage.settings, stage_inputs(run, stage))[:16]}"
+
+
+def run_stage(run: RunFolder, stage: Stage, make: Callable[[], Rows], *, overwrite: bool = False) -> Manifest:
+    """Make a stage unless it is finished; prints one line either way.
+
+    Raises RunError when a stage that it reads is not finished, or when it was made with other settings and `overwrite`
+    is false.
+    """
+    inputs = stage_inputs(run, stage)
     if run.finished(stage.name, stage.settings, inputs, overwrite):
         manifest = run.manifest(stage.name)
         if manifest is None:

@@ -14,8 +14,10 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from clinical_reasoner.errors import UserError
 
-class TaskError(ValueError):
+
+class TaskError(UserError):
     """A task or exemplar file cannot be used; the message names the file, the place and the fix."""
 
 

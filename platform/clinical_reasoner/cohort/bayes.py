@@ -82,7 +82,10 @@ def _fields_likelihood(spec: LabelDistribution, population: Population, fields: 
         age = int(float(fields["age_years"]))
         low = -np.inf if age <= AGE_RANGE_YEARS[0] else age
         high = np.inf if age >= AGE_RANGE_YEARS[1] else age + 1
-        mass *= float(norm.cdf(high, spec.age_years.mean, spec.age_years.sd) - norm.cdf(low, spec.age_years.mean, spec.age_years.sd))
+        mass *= float(
+            norm.cdf(high, spec.age_years.mean, spec.age_years.sd)
+            - norm.cdf(low, spec.age_years.mean, spec.age_years.sd)
+        )
     if "education_years" in fields:
         years = round(float(fields["education_years"]))
         mass *= float(_rounded_mass(years, spec.education_years.mean, spec.education_years.sd, EDUCATION_RANGE_YEARS))

@@ -6,6 +6,7 @@ from math import sqrt
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from clinical_reasoner.errors import UserError
 from clinical_reasoner.task import DiagnosisTask
 
 AGE_RANGE_YEARS = (55, 95)
@@ -93,14 +94,14 @@ class Population(_Strict):
 
 
 def check_population(population: Population, task: DiagnosisTask) -> None:
-    """Raises ValueError when the population does not fit the task: labels, findings or number of grades."""
+    """Raises UserError when the population does not fit the task: labels, findings or number of grades."""
     if set(population.labels) != set(task.label_names):
-        raise ValueError(
+        raise UserError(
             f"population {population.name!r} has labels {sorted(population.labels)}, "
             f"task {task.name!r} has {sorted(task.label_names)}"
         )
     unknown = sorted(set(population.findings) - {finding.name for finding in task.findings})
     if unknown:
-        raise ValueError(f"population {population.name!r}: finding {unknown[0]!r} is not in task {task.name!r}")
+        raise UserError(f"population {population.name!r}: finding {unknown[0]!r} is not in task {task.name!r}")
     if len(population.cut_points) != len(task.grades) - 1:
-        raise ValueError(f"{len(population.cut_points)} cut points cannot part {len(task.grades)} grades")
+        raise UserError(f"{len(population.cut_points)} cut points cannot part {len(task.grades)} grades")

@@ -11,6 +11,7 @@ from clinical_reasoner.cohort.tables import read_cohort
 from clinical_reasoner.config.cohort import SplitShares, SyntheticCohort
 from clinical_reasoner.config.loading import load_config
 from clinical_reasoner.config.pipeline import PipelineConfig
+from clinical_reasoner.errors import UserError
 from clinical_reasoner.records import PATIENTS, REJECTED, PatientRow, RejectedRow, Split, to_table
 from clinical_reasoner.runs import Manifest, RunFolder
 from clinical_reasoner.stages import Rows, Stage, file_fingerprint, run_stage
@@ -33,7 +34,7 @@ def make_patients(config: PipelineConfig, run: RunFolder) -> Manifest:
         check_no_leak((patient.patient_id, patient.split) for patient in patients)
         for split in ("train", "test"):
             if not any(patient.split == split for patient in patients):
-                raise ValueError(f"cohort: no patient in split {split!r} ({len(patients)} in all); use more patients")
+                raise UserError(f"cohort: no patient in split {split!r} ({len(patients)} in all); use more patients")
         run.write_table(PATIENTS_STAGE, to_table(patients, PATIENTS))
         run.write_rejected(PATIENTS_STAGE, to_table(rejected, REJECTED))
         return Rows(len(patients) + len(rejected), len(patients), len(rejected))

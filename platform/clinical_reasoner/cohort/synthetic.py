@@ -26,7 +26,9 @@ def draw_patient(population: Population, index: int, seed: int, shares: dict[Spl
     values = {
         "age_years": round(float(np.clip(rng.normal(spec.age_years.mean, spec.age_years.sd), *AGE_RANGE_YEARS)), 1),
         "sex": sex,
-        "education_years": float(_whole(rng.normal(spec.education_years.mean, spec.education_years.sd), EDUCATION_RANGE_YEARS)),
+        "education_years": float(
+            _whole(rng.normal(spec.education_years.mean, spec.education_years.sd), EDUCATION_RANGE_YEARS)
+        ),
         "marital_status": list(statuses)[rng.choice(len(statuses), p=_normalised(list(statuses.values())))],
         "mmse": _whole(rng.normal(*mmse_given_severity(population, label, severity)), MMSE_RANGE),
         "apoe4_copies": int(rng.choice(3, p=spec.apoe4_probabilities)),

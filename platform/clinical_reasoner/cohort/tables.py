@@ -14,15 +14,25 @@ import pandas as pd
 from pydantic import ValidationError
 
 from clinical_reasoner.cohort.splits import split_of
+from clinical_reasoner.errors import UserError
 from clinical_reasoner.records import Measure, PatientRow, RejectedRow, Split
 from clinical_reasoner.task import DiagnosisTask
 
 GRADE_UNIT = "grade"
 """Unit of a measure that is already a grade: its rank in the task, 0 for the unaffected grade."""
-_COPIED = ("age_years", "sex", "education_years", "marital_status", "mmse", "apoe4_copies", "image_path", "segmentation_path")
+_COPIED = (
+    "age_years",
+    "sex",
+    "education_years",
+    "marital_status",
+    "mmse",
+    "apoe4_copies",
+    "image_path",
+    "segmentation_path",
+)
 
 
-class CohortError(ValueError):
+class CohortError(UserError):
     """A cohort file cannot be read; the message names file, column and fix."""
 
 
@@ -64,7 +74,9 @@ def _load(path: str) -> pd.DataFrame:
         return pd.read_parquet(file)
     if file.suffix == ".csv":
         # "None" and "NA" are no grades; an id such as 007 keeps its zeros.
-        return pd.read_csv(file, dtype={"patient_id": str, "visit_id": str}, keep_default_na=False, na_values=["", "NA", "n/a"])
+        return pd.read_csv(
+            file, dtype={"patient_id": str, "visit_id": str}, keep_default_na=False, na_values=["", "NA", "n/a"]
+        )
     raise CohortError(f"cohort.path {path}: {file.suffix or 'no'} ending; use .csv or .parquet")
 
 
@@ -91,7 +103,9 @@ def _patient(
         cohort=cohort,
         split=row.get("split") or split_of(patient_id, shares, seed),
         label=label,
-        measures=tuple(_measure(row[finding.name], finding.name, task) for finding in task.findings if finding.name in row),
+        measures=tuple(
+            _measure(row[finding.name], finding.name, task) for finding in task.findings if finding.name in row
+        ),
         **{name: row[name] for name in _COPIED if name in row},
     )
 

@@ -24,13 +24,15 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, to_json
 
+from clinical_reasoner.errors import UserError
+
 M = TypeVar("M", bound=BaseModel)
 Place = tuple[str, ...]
 
 COMMAND_LINE = "command line"
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A config cannot be used; each line of the message names the key or file, its source and the fix."""
 
 

@@ -65,7 +65,7 @@ class Example(_Strict):
     answers: tuple[ExampleAnswer, ...]
 
 
-class Stage(_Strict):
+class StageRows(_Strict):
     """Row counts of one stage of the run, from its manifest."""
 
     name: str
@@ -96,7 +96,7 @@ class ReportInput(_Strict):
     examples: tuple[Example, ...] = ()
     config_yaml: str
     versions: dict[str, str]
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[StageRows, ...] = ()
 
     @model_validator(mode="after")
     def _fits_together(self) -> ReportInput:

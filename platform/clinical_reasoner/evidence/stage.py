@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from clinical_reasoner.config.pipeline import PipelineConfig
+from clinical_reasoner.errors import UserError
 from clinical_reasoner.evidence.description import describe
 from clinical_reasoner.evidence.grading import grade_patient
 from clinical_reasoner.records import FINDINGS, PATIENTS, REJECTED, FindingsRow, PatientRow, RejectedRow, to_table
@@ -20,7 +21,7 @@ def make_findings(config: PipelineConfig, run: RunFolder) -> Manifest:
     def make() -> Rows:
         task = load_task(config.task.file)
         if len(config.evidence.cut_points) != len(task.grades) - 1:
-            raise ValueError(f"evidence.cut_points {config.evidence.cut_points} cannot part {len(task.grades)} grades")
+            raise UserError(f"evidence.cut_points {config.evidence.cut_points} cannot part {len(task.grades)} grades")
         rows: list[FindingsRow] = []
         rejected: list[RejectedRow] = []
         patients = run.read_table("patients", PATIENTS).to_pylist()

@@ -10,10 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clinical_reasoner.cluster import local_or_name
+import pyarrow as pa
+
+from clinical_reasoner.cluster import connect, local_or_name
 from clinical_reasoner.config.teacher import EngineConfig, SamplingConfig
 from clinical_reasoner.llm.answers import TokenLogprobs
 from clinical_reasoner.llm.prompting import Message
+from clinical_reasoner.runs import RunError, RunFolder
 
 Row = dict[str, Any]
 ENGINE_ERROR = "__inference_error__"
@@ -32,54 +35,91 @@ class Generation:
 
 
 @dataclass(frozen=True)
-class BatchJob:
-    """Where a batch reads and writes. `id_column` identifies a row for good."""
+class Model:
+    """A model, the engine it runs in, and how it is sampled."""
 
     source: str
-    destination: str
-    checkpoint: str
+    """Hugging Face name or local folder."""
+    engine: EngineConfig
+    sampling: SamplingConfig
+    logprobs: int
+    """Candidates kept per generated token; the options of the question must be among them."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prompts to be answered, and where the work is kept until all are."""
+
+    prompts: pa.Table
     id_column: str
+    work: str
+    """Folder below the run folder, of its own for these prompts and this model; holds what a killed run leaves."""
     rows_per_block: int
+    """Rows that are written, and so safe, together."""
 
 
 def generate(
-    job: BatchJob,
-    model: str,
-    engine: EngineConfig,
-    sampling: SamplingConfig,
-    logprobs: int,
+    run: RunFolder,
+    batch: Batch,
+    model: Model,
+    render: Callable[[Row], list[Message]],
+    finish: Callable[[Row, Generation], Row],
+    schema: pa.Schema,
+    logical_cpus: int,
+) -> pa.Table:
+    """`finish(row, generation)` for every prompt, in the order of the prompts.
+
+    `render` and `finish` run on the workers and must be picklable. Resumes from `batch.work`; the caller clears that
+    folder once it has written the table. Raises RunError when a row is missing or double.
+    """
+    done = run.child(batch.work, "generated")
+    wanted = batch.prompts.column(batch.id_column).to_pylist()
+    if run.count_rows(f"{batch.work}/generated") < len(wanted):
+        run.write_table(f"{batch.work}/prompts", batch.prompts)
+        connect(logical_cpus)
+        _run_pipeline(
+            run.child(batch.work, "prompts"), done, run.child(batch.work, "checkpoint"), batch, model, render, finish
+        )
+    table = run.read_table(f"{batch.work}/generated", schema)
+    place = {row_id: index for index, row_id in enumerate(table.column(batch.id_column).to_pylist())}
+    if len(place) != table.num_rows or place.keys() != set(wanted):
+        missing = len(set(wanted) - place.keys())
+        raise RunError(
+            f"{done}: {table.num_rows - len(place)} rows double and {missing} missing; remove it and start again"
+        )
+    return table.take([place[row_id] for row_id in wanted])
+
+
+def _run_pipeline(
+    source: str,
+    destination: str,
+    checkpoint: str,
+    batch: Batch,
+    model: Model,
     render: Callable[[Row], list[Message]],
     finish: Callable[[Row, Generation], Row],
 ) -> None:
-    """Ask the model about every row of `job.source` and write `finish(row, generation)` to `job.destination`.
-
-    `logprobs` candidates are kept per token. `render` and `finish` run on the workers and must be picklable.
-    """
     import ray
     from ray.data.checkpoint import CheckpointConfig
 
     context = ray.data.DataContext.get_current()
-    context.checkpoint_config = CheckpointConfig(id_column=job.id_column, checkpoint_path=job.checkpoint)
+    context.checkpoint_config = CheckpointConfig(id_column=batch.id_column, checkpoint_path=checkpoint)
     try:
-        rows = ray.data.read_parquet(job.source).repartition(target_num_rows_per_block=job.rows_per_block)
-        processor = build_processor(model, engine, sampling, logprobs, render, finish)
-        processor(rows).write_parquet(job.destination)
+        # Text rows are tiny: left alone they become one block, written once at the very end.
+        rows = ray.data.read_parquet(source).repartition(target_num_rows_per_block=batch.rows_per_block)
+        build_batch_processor(model, render, finish)(rows).write_parquet(destination)
     finally:
         context.checkpoint_config = None
 
 
-def build_processor(
-    model: str,
-    engine: EngineConfig,
-    sampling: SamplingConfig,
-    logprobs: int,
-    render: Callable[[Row], list[Message]],
-    finish: Callable[[Row, Generation], Row],
+def build_batch_processor(
+    model: Model, render: Callable[[Row], list[Message]], finish: Callable[[Row, Generation], Row]
 ) -> Any:
     """A Ray Data processor: chat template, engine and the two functions of `generate`."""
     from ray.data.llm import ChatTemplateStageConfig, build_processor, vLLMEngineProcessorConfig
 
-    params = sampling_params(sampling, logprobs)
+    engine = model.engine
+    params = sampling_params(model)
 
     def preprocess(row: Row) -> Row:
         return {**row, "messages": render(row), "sampling_params": params}
@@ -87,7 +127,7 @@ def build_processor(
     def postprocess(row: Row) -> Row:
         return finish(row, read_generation(row))
 
-    source = local_or_name(model)
+    source = local_or_name(model.source)
     config = vLLMEngineProcessorConfig(
         model_source=source,
         engine_kwargs=engine_arguments(engine),
@@ -111,9 +151,9 @@ def build_processor(
     )
 
 
-def sampling_params(sampling: SamplingConfig, logprobs: int) -> dict[str, Any]:
+def sampling_params(model: Model) -> dict[str, Any]:
     """Keyword arguments of vLLM's SamplingParams."""
-    return {**sampling.model_dump(), "logprobs": logprobs}
+    return {**model.sampling.model_dump(), "logprobs": model.logprobs}
 
 
 def engine_arguments(engine: EngineConfig) -> dict[str, Any]:

@@ -101,7 +101,9 @@ def evaluate(
             parsed += isinstance(answer, Answer)
             correct += isinstance(answer, Answer) and answer.label == label
     wrong = claims.contradicted + claims.not_in_evidence
-    return AskFigures(ask, shots, patients, parsed / patients, correct / patients, claims.total, wrong / max(1, claims.total))
+    return AskFigures(
+        ask, shots, patients, parsed / patients, correct / patients, claims.total, wrong / max(1, claims.total)
+    )
 
 
 def bayes_accuracy(spec: CorpusSpec, rule: BayesRule, patients: int) -> float:

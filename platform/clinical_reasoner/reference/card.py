@@ -27,7 +27,6 @@ class AskFigures:
     """Share of claims that disagree with the description or are not in it."""
 
 
-
 def model_card(
     config: ReferenceConfig,
     parameters: int,

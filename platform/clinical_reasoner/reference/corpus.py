@@ -48,7 +48,9 @@ def chats(spec: CorpusSpec, max_shots: int) -> Iterator[list[Message]]:
         exemplars = list(spec.exemplars) if own else [_exemplar(spec, index + 1 + k, rng) for k in range(shots)]
         evidence, label = _case(spec, index, rng)
         known = label if ask == "rationalize" else None
-        messages = render_messages(ask, describe_evidence(evidence, spec.task), spec.task, exemplars=exemplars, label=known)
+        messages = render_messages(
+            ask, describe_evidence(evidence, spec.task), spec.task, exemplars=exemplars, label=known
+        )
         rationale = _rationale(spec, evidence, label, rng)
         yield [*messages, {"role": "assistant", "content": render_answer(ask, rationale, label, spec.task)}]
         index += 1 + shots

@@ -147,7 +147,9 @@ def _conclude(
 def weigh(levels: dict[str, str], label: str, wording: Wording) -> tuple[list[str], list[str]]:
     """Factors that speak for the label, and those that do not."""
     rules = wording.labels[label].support
-    support = [wording.factors[name][levels[name]] for name in wording.factors if levels.get(name) in rules.get(name, ())]
+    support = [
+        wording.factors[name][levels[name]] for name in wording.factors if levels.get(name) in rules.get(name, ())
+    ]
     contrary = [
         wording.factors[name][levels[name]]
         for name in wording.factors

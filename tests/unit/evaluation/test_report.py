@@ -23,7 +23,7 @@ from clinical_reasoner.evaluation.report import (
     Example,
     ExampleAnswer,
     ReportInput,
-    Stage,
+    StageRows,
     metrics_json,
     render_report,
     verdict,
@@ -128,7 +128,7 @@ def report_of(**changes: Any) -> ReportInput:
         ),
         "config_yaml": "run:\n  path: runs/demo\n",
         "versions": {"torch": "9.8.7"},
-        "stages": (Stage(name="cohort", rows_in=1234, rows_out=1230, rejected=4),),
+        "stages": (StageRows(name="cohort", rows_in=1234, rows_out=1230, rejected=4),),
     }
     return ReportInput(**(fields | changes))
 

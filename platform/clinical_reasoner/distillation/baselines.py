@@ -1,0 +1,71 @@
+"""Tabular baselines on the structured evidence, fitted on the training split alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from sklearn.compose import ColumnTransformer
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from clinical_reasoner.evidence.description import Evidence
+from clinical_reasoner.task import DiagnosisTask, NumberField
+
+
+def evidence_frame(evidence: Sequence[Evidence], task: DiagnosisTask) -> pd.DataFrame:
+    """One row per description: number fields as numbers, choice fields as text, findings as the rank of their grade
+    (0 = unaffected); missing stays missing. The baseline so sees what the language models read, and no more."""
+    columns: dict[str, list[object]] = {}
+    for field in task.fields:
+        values = [entry.fields.get(field.name) for entry in evidence]
+        as_number = isinstance(field, NumberField)
+        columns[field.name] = [None if value is None else float(value) if as_number else value for value in values]
+    for finding in task.findings:
+        grades = [entry.grades.get(finding.name) for entry in evidence]
+        columns[finding.name] = [None if grade is None else float(task.grade_names.index(grade)) for grade in grades]
+    frame = pd.DataFrame(columns)
+    numeric = _numeric_columns(task)
+    return frame.astype(dict.fromkeys(numeric, float))
+
+
+def fit_logistic_regression(frame: pd.DataFrame, labels: Sequence[str], task: DiagnosisTask, seed: int) -> Pipeline:
+    """Multinomial logistic regression (L2, C = 1, untuned) on standardised numbers and one-hot choices; missing numbers
+    are imputed by the median with an indicator, missing choices are a category of their own."""
+    numeric = _numeric_columns(task)
+    choices = [name for name in frame.columns if name not in numeric]
+    numbers = make_pipeline(
+        SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True), StandardScaler()
+    )
+    words = make_pipeline(
+        SimpleImputer(strategy="constant", fill_value="unknown", missing_values=None),
+        OneHotEncoder(handle_unknown="ignore"),
+    )
+    columns = ColumnTransformer([("numbers", numbers, numeric), ("choices", words, choices)])
+    model = Pipeline([("columns", columns), ("model", LogisticRegression(max_iter=2000, random_state=seed))])
+    return model.fit(_objects(frame, choices), list(labels))
+
+
+def predict_probabilities(model: Pipeline, frame: pd.DataFrame, task: DiagnosisTask) -> np.ndarray:
+    """P(label), shape (rows, labels), in the order of the task's labels; 0 for a label that training never saw."""
+    numeric = _numeric_columns(task)
+    found = model.predict_proba(_objects(frame, [name for name in frame.columns if name not in numeric]))
+    place = {name: index for index, name in enumerate(model.classes_)}
+    return np.stack(
+        [found[:, place[name]] if name in place else np.zeros(len(frame)) for name in task.label_names], axis=1
+    )
+
+
+def _numeric_columns(task: DiagnosisTask) -> list[str]:
+    return [field.name for field in task.fields if isinstance(field, NumberField)] + [f.name for f in task.findings]
+
+
+def _objects(frame: pd.DataFrame, choices: Sequence[str]) -> pd.DataFrame:
+    """Choice columns as plain objects with None for missing, which the imputer looks for."""
+    frame = frame.copy()
+    for name in choices:
+        frame[name] = frame[name].astype(object).where(frame[name].notna(), None)
+    return frame

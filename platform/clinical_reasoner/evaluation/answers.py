@@ -1,0 +1,54 @@
+"""Stages `students/ARM/answers`: each finished student is asked about the test split, as the teacher was."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+
+from clinical_reasoner.config.pipeline import PipelineConfig
+from clinical_reasoner.config.student import Arm
+from clinical_reasoner.distillation.examples import ARM_ASKS
+from clinical_reasoner.distillation.stage import model_folder, student_stage
+from clinical_reasoner.llm.batch import Batch, Model, generate
+from clinical_reasoner.rationales.asks import make_asks
+from clinical_reasoner.rationales.rows import AskRenderer, RationaleFinisher
+from clinical_reasoner.records import FINDINGS, RATIONALES
+from clinical_reasoner.runs import Manifest, RunFolder
+from clinical_reasoner.stages import Rows, Stage, run_stage, work_folder
+from clinical_reasoner.task import load_task
+
+
+def answers_stage(arm: Arm) -> str:
+    return f"{student_stage(arm)}/answers"
+
+
+def make_answers(config: PipelineConfig, run: RunFolder) -> Iterator[Manifest]:
+    """Ask every student of the run, one engine after the other."""
+    for arm in config.student.arms:
+        yield _make_answers(config, run, arm)
+
+
+def _make_answers(config: PipelineConfig, run: RunFolder, arm: Arm) -> Manifest:
+    student = config.student
+    settings = {
+        "engine": student.engine.model_dump(mode="json"),
+        "sampling": student.sampling.model_dump(mode="json"),
+    }
+    stage = Stage(answers_stage(arm), settings, ["findings", student_stage(arm)])
+    task = load_task(config.task.file)
+
+    def make() -> Rows:
+        asks = make_asks(run.read_table("findings", FINDINGS), {ARM_ASKS[arm]: ("test",)})
+        renderer = AskRenderer(task, ())
+        finisher = RationaleFinisher(renderer, student_stage(arm), student.sampling.seed)
+        work = work_folder(run, stage)
+        with tempfile.TemporaryDirectory() as scratch:
+            source = run.local_folder(model_folder(arm), scratch)
+            model = Model(source, student.engine, student.sampling, len(task.labels) + 2)
+            batch = Batch(asks, "row_id", work, config.rationales.rows_per_block)
+            table = generate(run, batch, model, renderer, finisher, RATIONALES, config.run.logical_cpus)
+        run.write_table(stage.name, table)
+        run.clear(work)
+        return Rows(asks.num_rows, table.num_rows)
+
+    return run_stage(run, stage, make, overwrite=config.run.overwrite)

@@ -1,0 +1,165 @@
+"""Collect: from the tables of a run to everything that its report says."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from clinical_reasoner import __version__
+from clinical_reasoner.cohort.bayes import BayesRule
+from clinical_reasoner.cohort.stage import load_population
+from clinical_reasoner.cohort.synthetic import draw_patient
+from clinical_reasoner.config.cohort import SyntheticCohort
+from clinical_reasoner.config.loading import to_yaml
+from clinical_reasoner.config.pipeline import PipelineConfig
+from clinical_reasoner.distillation.stage import student_stage
+from clinical_reasoner.evaluation.answers import answers_stage
+from clinical_reasoner.evaluation.metrics import Estimate, Key, evaluate, paired_difference
+from clinical_reasoner.evaluation.predictions import BASELINE, CEILING, PREDICTIONS_STAGE
+from clinical_reasoner.evaluation.report import Claims, Example, ExampleAnswer, ReportInput, StageRows
+from clinical_reasoner.evidence.description import evidence_of
+from clinical_reasoner.evidence.grading import grade_patient
+from clinical_reasoner.records import FINDINGS, RATIONALES
+from clinical_reasoner.runs import RunFolder
+from clinical_reasoner.task import DiagnosisTask, load_task
+
+CEILING_SEED = 987_654_321
+"""Cohort seed of the draws for the population's Bayes accuracy: no cohort that is trained on or tested uses it."""
+NAMES: dict[Key, str] = {
+    ("teacher", "direct"): "Teacher, direct",
+    ("teacher", "few_shot"): "Teacher, few-shot reasoning",
+    ("student", "label_only"): "Student, label only",
+    ("student", "rationale_then_label"): "Student, rationale then label",
+    BASELINE: "Logistic regression",
+    CEILING: "Bayes rule (ceiling)",
+}
+
+
+def collect(config: PipelineConfig, run: RunFolder, predictions: pa.Table) -> ReportInput:
+    """Everything that the report says about a run."""
+    task = load_task(config.task.file)
+    settings = config.evaluation
+    metrics = evaluate(predictions, task, resamples=settings.resamples, seed=settings.seed)
+    keys = [(entry.model, entry.arm) for entry in metrics]
+    cohort = config.cohort
+    ceiling, note = _ceiling(cohort, config, task) if isinstance(cohort, SyntheticCohort) else (None, "")
+    return ReportInput(
+        title="Comparison of reasoning-aware diagnosis models",
+        task_title=task.title,
+        labels=task.label_names,
+        synthetic=isinstance(cohort, SyntheticCohort),
+        metrics=tuple(metrics),
+        names=NAMES,
+        ceiling=ceiling,
+        ceiling_note=note,
+        differences=tuple(_differences(predictions, keys, settings.resamples, settings.seed)),
+        claims=tuple(_claims(config, run)),
+        examples=tuple(_examples(run, predictions, task, settings.examples)),
+        config_yaml=to_yaml(config),
+        versions={name: version(name) for name in ("ray", "torch", "transformers", "trl")}
+        | {"clinical-reasoner": __version__},
+        stages=tuple(_stage_counts(config, run)),
+    )
+
+
+def _ceiling(cohort: SyntheticCohort, config: PipelineConfig, task: DiagnosisTask) -> tuple[float, str]:
+    """Mean of the largest posterior over fresh patients of the population: the accuracy of the Bayes rule."""
+    population = load_population(cohort.population, task)
+    rule = BayesRule(population, task.grade_names)
+    best = []
+    for index in range(config.evaluation.ceiling_draws):
+        patient = draw_patient(population, index, CEILING_SEED, {"test": 1.0})
+        grades = {found.name: found.grade for found in grade_patient(patient, task, config.evidence.cut_points)}
+        evidence = evidence_of(patient, grades, task)
+        best.append(rule.posterior(evidence.fields, evidence.grades).max())
+    error = float(np.std(best) / np.sqrt(len(best)))
+    note = (
+        f"Bayes-optimal accuracy of the synthetic population {population.name!r} given what the description states: mean of "
+        f"the largest posterior over {len(best)} fresh draws, standard error {error:.4f}."
+    )
+    return float(np.mean(best)), note
+
+
+def _differences(predictions: pa.Table, keys: list[Key], resamples: int, seed: int) -> list[tuple[str, Estimate]]:
+    students = [key for key in keys if key[0] == "student"]
+    pairs = [
+        (("student", "rationale_then_label"), ("student", "label_only")),
+        (("teacher", "few_shot"), ("teacher", "direct")),
+        *((student, BASELINE) for student in students),
+        *((student, ("teacher", "few_shot")) for student in students),
+    ]
+    return [
+        (
+            f"{NAMES[first]} minus {NAMES[second]}",
+            paired_difference(predictions, first, second, resamples=resamples, seed=seed),
+        )
+        for first, second in pairs
+        if first in keys and second in keys
+    ]
+
+
+def _claims(config: PipelineConfig, run: RunFolder) -> list[Claims]:
+    """Of every text that holds a rationale, per model and ask."""
+    tables = [("Teacher", run.read_table("rationales", RATIONALES))]
+    tables += [(NAMES["student", arm], run.read_table(answers_stage(arm), RATIONALES)) for arm in config.student.arms]
+    found = []
+    for name, table in tables:
+        rows = [row for row in table.to_pylist() if row["rationale"]]
+        for ask in dict.fromkeys(row["ask"] for row in rows):
+            of_ask = [row for row in rows if row["ask"] == ask]
+            found.append(
+                Claims(
+                    name=f"{name}, {ask}",
+                    rationales=len(of_ask),
+                    supported=sum(row["claims_supported"] for row in of_ask),
+                    contradicted=sum(row["claims_contradicted"] for row in of_ask),
+                    not_in_evidence=sum(row["claims_not_in_evidence"] for row in of_ask),
+                )
+            )
+    return found
+
+
+def _examples(run: RunFolder, predictions: pa.Table, task: DiagnosisTask, count: int) -> list[Example]:
+    """The first test visits in the order of the table, the labels in turn."""
+    visits = [row for row in run.read_table("findings", FINDINGS).to_pylist() if row["split"] == "test"]
+    by_label = {name: [row for row in visits if row["label"] == name] for name in task.label_names}
+    chosen: list[dict[str, Any]] = []
+    while len(chosen) < count and any(by_label.values()):
+        for rows in by_label.values():
+            if rows and len(chosen) < count:
+                chosen.append(rows.pop(0))
+    answers = predictions.to_pylist()
+    return [
+        Example(
+            heading=f"Test patient with the diagnosis {row['label']}",
+            description=row["description"],
+            label=row["label"],
+            answers=tuple(
+                ExampleAnswer(**{name: answer[name] for name in ExampleAnswer.model_fields})
+                for answer in answers
+                if (answer["patient_id"], answer["visit_id"]) == (row["patient_id"], row["visit_id"])
+            ),
+        )
+        for row in chosen
+    ]
+
+
+def _stage_counts(config: PipelineConfig, run: RunFolder) -> list[StageRows]:
+    arms = config.student.arms
+    names = [
+        "patients",
+        "findings",
+        "rationales",
+        *map(student_stage, arms),
+        *map(answers_stage, arms),
+        PREDICTIONS_STAGE,
+    ]
+    manifests = [(name, run.manifest(name)) for name in names]
+    return [
+        StageRows(name=name, rows_in=found.rows_in, rows_out=found.rows_out, rejected=found.rows_rejected)
+        for name, found in manifests
+        if found
+    ]

@@ -1,0 +1,38 @@
+"""The asks of a run: which question is put about which visit, as a table that generation reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+
+from clinical_reasoner.records import Ask, Split
+
+ASKS = pa.schema(
+    [
+        ("row_id", pa.string()),
+        ("patient_id", pa.string()),
+        ("visit_id", pa.string()),
+        ("split", pa.string()),
+        ("label", pa.string()),
+        ("description", pa.string()),
+        ("ask", pa.string()),
+        ("sample", pa.int64()),
+    ]
+)
+
+
+def make_asks(findings: pa.Table, asks: Mapping[Ask, Sequence[Split]]) -> pa.Table:
+    """One row per ask and visit of its splits, asks about one visit adjacent, ids deterministic."""
+    rows = [
+        {
+            "row_id": f"{visit['patient_id']}|{visit['visit_id']}|{ask}|0",
+            **{name: visit[name] for name in ("patient_id", "visit_id", "split", "label", "description")},
+            "ask": ask,
+            "sample": 0,
+        }
+        for visit in findings.to_pylist()
+        for ask, splits in asks.items()
+        if visit["split"] in splits
+    ]
+    return pa.Table.from_pylist(rows, schema=ASKS)

@@ -1,0 +1,76 @@
+"""From a row of asks to a prompt, and from what the model returned to a row of the `rationales` table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clinical_reasoner.evidence.claims import ClaimCounts, count_claims, extract_claims
+from clinical_reasoner.evidence.description import parse_description
+from clinical_reasoner.llm.answers import Answer, ParseFailure, option_probabilities, parse_answer
+from clinical_reasoner.llm.batch import Generation, Row
+from clinical_reasoner.llm.prompting import PROMPT_VERSION, Exemplar, Message, render_messages
+from clinical_reasoner.records import RationaleRow
+from clinical_reasoner.task import DiagnosisTask
+
+
+@dataclass(frozen=True)
+class AskRenderer:
+    """Row of asks -> chat messages."""
+
+    task: DiagnosisTask
+    exemplars: tuple[Exemplar, ...]
+
+    def __call__(self, row: Row) -> list[Message]:
+        known = row["label"] if row["ask"] == "rationalize" else None
+        exemplars = self.exemplars_of(row["ask"])
+        return render_messages(row["ask"], row["description"], self.task, exemplars=exemplars, label=known)
+
+    def exemplars_of(self, ask: str) -> tuple[Exemplar, ...]:
+        return () if ask == "direct" else self.exemplars
+
+
+def reject_reason(generation: Generation, answer: Answer | ParseFailure, claims: ClaimCounts) -> str | None:
+    """Why a rationale is not to be trained on; None if it is fit. Holds no patient text."""
+    if generation.error:
+        return f"engine: {generation.error}"
+    if isinstance(answer, ParseFailure):
+        return f"parse: {answer.reason}"
+    if claims.contradicted:
+        return "claims: contradicts the evidence"
+    if claims.not_in_evidence:
+        return "claims: states what is not in the evidence"
+    return None
+
+
+@dataclass(frozen=True)
+class RationaleFinisher:
+    """Row of asks and the model's text -> row of the `rationales` table, with claims checked against the evidence."""
+
+    renderer: AskRenderer
+    model: str
+    seed: int
+
+    def __call__(self, row: Row, generation: Generation) -> Row:
+        task = self.renderer.task
+        answer = parse_answer(generation.text, row["ask"], task)
+        parsed = answer if isinstance(answer, Answer) else None
+        claims = count_claims(extract_claims(generation.text, task), parse_description(row["description"], task))
+        reason = reject_reason(generation, answer, claims)
+        return RationaleRow(
+            **{name: row[name] for name in ("row_id", "patient_id", "visit_id", "split", "label", "ask", "sample")},
+            model=self.model,
+            prompt_version=PROMPT_VERSION,
+            shots=len(self.renderer.exemplars_of(row["ask"])),
+            seed=self.seed,
+            text=generation.text,
+            rationale=parsed.rationale if parsed else None,
+            predicted=parsed.label if parsed else None,
+            probabilities=None if row["ask"] == "rationalize" else option_probabilities(generation.tokens, task),
+            claims_supported=claims.supported,
+            claims_contradicted=claims.contradicted,
+            claims_not_in_evidence=claims.not_in_evidence,
+            accepted=reason is None,
+            reject_reason=reason,
+            prompt_tokens=generation.prompt_tokens,
+            output_tokens=generation.output_tokens,
+        ).model_dump()

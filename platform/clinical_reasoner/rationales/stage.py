@@ -1,0 +1,55 @@
+"""Stage `rationales`: all asks in one pass of one engine, resumable, then the table."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from clinical_reasoner.config.pipeline import PipelineConfig
+from clinical_reasoner.llm.batch import Batch, Model, generate
+from clinical_reasoner.llm.prompting import PROMPT_VERSION, Exemplar, load_exemplars
+from clinical_reasoner.rationales.asks import make_asks
+from clinical_reasoner.rationales.rows import AskRenderer, RationaleFinisher
+from clinical_reasoner.records import FINDINGS, RATIONALES
+from clinical_reasoner.runs import Manifest, RunFolder
+from clinical_reasoner.stages import Rows, Stage, file_fingerprint, model_fingerprint, run_stage, work_folder
+from clinical_reasoner.task import DiagnosisTask, TaskError, load_task
+
+RATIONALES_STAGE = "rationales"
+
+
+def make_rationales(config: PipelineConfig, run: RunFolder) -> Manifest:
+    """Write `rationales/`. Every ask has its row; what is not fit for training says why in `reject_reason`."""
+    task = load_task(config.task.file)
+    exemplars = chosen_exemplars(config, task)
+    settings = {
+        "teacher": config.teacher.model_dump(mode="json"),
+        "weights": model_fingerprint(config.teacher.model),
+        "rationales": config.rationales.model_dump(mode="json", exclude={"rows_per_block"}),
+        "task": file_fingerprint(config.task.file),
+        "exemplars": file_fingerprint(config.task.exemplars or task.exemplars),
+        "prompt_version": PROMPT_VERSION,
+    }
+    stage = Stage(RATIONALES_STAGE, settings, ["findings"])
+
+    def make() -> Rows:
+        asks = make_asks(run.read_table("findings", FINDINGS), config.rationales.asks)
+        renderer = AskRenderer(task, exemplars)
+        finisher = RationaleFinisher(renderer, config.teacher.model, config.teacher.sampling.seed)
+        model = Model(config.teacher.model, config.teacher.engine, config.teacher.sampling, len(task.labels) + 2)
+        batch = Batch(asks, "row_id", work_folder(run, stage), config.rationales.rows_per_block)
+        table = generate(run, batch, model, renderer, finisher, RATIONALES, config.run.logical_cpus)
+        run.write_table(RATIONALES_STAGE, table)
+        run.clear(batch.work)
+        reasons = Counter(reason or "accepted" for reason in table.column("reject_reason").to_pylist())
+        return Rows(asks.num_rows, table.num_rows, details={"reasons": dict(reasons)})
+
+    return run_stage(run, stage, make, overwrite=config.run.overwrite)
+
+
+def chosen_exemplars(config: PipelineConfig, task: DiagnosisTask) -> tuple[Exemplar, ...]:
+    """The exemplars of the run's few-shot prompts. Raises TaskError when the file has too few."""
+    path = config.task.exemplars or task.exemplars
+    exemplars = load_exemplars(path, task)
+    if len(exemplars) < config.rationales.shots:
+        raise TaskError(f"{path}: {len(exemplars)} exemplars, but rationales.shots={config.rationales.shots}")
+    return exemplars[: config.rationales.shots]

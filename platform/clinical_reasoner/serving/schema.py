@@ -1,0 +1,167 @@
+"""What the endpoint takes and returns: requests, responses, and problem details (RFC 9457).
+
+The request is built from the task and from `PatientRow`: patient fields with the bounds of the table, findings and
+grades of the vocabulary. A problem names fields and what is allowed there, and repeats no value that was sent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from clinical_reasoner.evidence.claims import Verdict
+from clinical_reasoner.records import PatientRow
+from clinical_reasoner.task import ChoiceField, DiagnosisTask, NumberField
+
+ModelChoice = Literal["student", "teacher", "auto"]
+AnsweredBy = Literal["student", "teacher"]
+
+RESEARCH_USE_ONLY = (
+    "Research use only. This is not a medical device, and its answers must not be used to diagnose or treat anyone."
+)
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+
+
+class _Body(BaseModel):
+    # Strict: "24" is no MMSE score, and neither is true.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class PatientInput(_Body):
+    """What is known about a patient. What is unknown is null or left out."""
+
+    findings: dict[str, str | None] = {}
+
+    @model_validator(mode="after")
+    def _says_something(self) -> PatientInput:
+        values = [value for name, value in self if name != "findings"]
+        if all(value is None for value in (*values, *self.findings.values())):
+            raise PydanticCustomError("empty_patient", "nothing is known; give at least one field or finding")
+        return self
+
+
+class DiagnoseRequest(_Body):
+    """One patient, as structured fields or as a ready description."""
+
+    patient: PatientInput | None = None
+    description: str | None = None
+    model: ModelChoice = Field(
+        default="auto", description="Who answers. `auto`: the student, and the teacher where the student is unsure."
+    )
+
+    @field_validator("description")
+    @classmethod
+    def _not_blank(cls, text: str | None) -> str | None:
+        if text is not None and not text.strip():
+            raise PydanticCustomError("blank", "the description is blank")
+        return text
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> DiagnoseRequest:
+        if self.patient is None and self.description is None:
+            raise PydanticCustomError("one_of", "give either patient or description", {"field": "patient"})
+        if self.patient is not None and self.description is not None:
+            raise PydanticCustomError("one_of", "give patient or description, not both", {"field": "description"})
+        return self
+
+
+class JudgedClaim(BaseModel):
+    """Something that the rationale says about the patient, compared with what is known."""
+
+    name: str = Field(description="Patient field or finding.")
+    value: str = Field(description="Value or grade that the rationale states.")
+    verdict: Verdict
+
+
+class DiagnoseResponse(BaseModel):
+    diagnosis: str = Field(description="Name of the label.")
+    diagnosis_text: str
+    option: str = Field(description="Letter of the option in the question.")
+    probabilities: dict[str, float] | None = Field(
+        description="Probability of each label, from the option letter's log-probabilities; null where none was found."
+    )
+    rationale: str | None = Field(description="Null where the model answers without reasoning.")
+    claims: tuple[JudgedClaim, ...]
+    answered_by: AnsweredBy
+    routing: str = Field(description="Why this model answered.")
+    model: str
+    prompt_version: str
+    version: str = Field(description="Version of this software.")
+    request_id: str
+    research_use_only: str = RESEARCH_USE_ONLY
+
+
+class FieldError(BaseModel):
+    field: str = Field(description="Dotted place in the request, e.g. `patient.mmse`.")
+    message: str
+
+
+class Problem(BaseModel):
+    """Problem details, RFC 9457."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: tuple[FieldError, ...] = ()
+
+
+def problem(status: int, detail: str, errors: Iterable[FieldError] = ()) -> Problem:
+    return Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=tuple(errors))
+
+
+def field_errors(errors: Iterable[ErrorDetails]) -> tuple[FieldError, ...]:
+    """Place and message of each pydantic error, without the input."""
+    return tuple(FieldError(field=_place(error), message=error["msg"]) for error in errors)
+
+
+def request_model(task: DiagnosisTask, max_description_chars: int) -> type[DiagnoseRequest]:
+    """The request about a patient of this task."""
+    fields = {field.name: _column(field) for field in task.fields}
+    names, grades = tuple(finding.name for finding in task.findings), task.grade_names
+    vocabulary: Any = dict[Literal[names], Literal[grades] | None]  # type: ignore[valid-type]
+    findings = (vocabulary, Field(default={}, description="Finding -> grade."))
+    patient = create_model("Patient", __base__=PatientInput, **fields, findings=findings)
+    text = Field(
+        default=None,
+        max_length=max_description_chars,
+        description="Ready description; the question is added where it is missing.",
+    )
+    return create_model(
+        "DiagnoseRequest", __base__=DiagnoseRequest, patient=(patient | None, None), description=(str | None, text)
+    )
+
+
+def _column(field: NumberField | ChoiceField) -> Any:
+    """Type and field of a patient field, as in the `patients` table and with the values that the task has words for."""
+    column = PatientRow.model_fields[field.name]
+    if isinstance(field, NumberField):
+        checks, description = [*column.metadata], field.clause
+    else:
+        checks = [*column.metadata, AfterValidator(_one_of(field.clauses))]
+        description = "; ".join(f"{value}: {clause}" for value, clause in field.clauses.items())
+    annotation: Any = column.annotation
+    for check in checks:
+        annotation = Annotated[annotation, check]
+    return (annotation, Field(default=None, description=description))
+
+
+def _one_of(clauses: Mapping[str, str]) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if value is not None and str(value) not in clauses:
+            raise PydanticCustomError("no_clause", "should be one of {allowed}", {"allowed": ", ".join(clauses)})
+        return value
+
+    return check
+
+
+def _place(error: ErrorDetails) -> str:
+    parts = [str(part) for part in error["loc"] if part not in ("body", "[key]")]
+    # A key is made by whoever sent it, so that only one which looks like a field is repeated.
+    shown = [part if re.fullmatch(r"[A-Za-z_]\w{0,63}", part) else "(unknown)" for part in parts]
+    return ".".join(shown) or str(error.get("ctx", {}).get("field", "(body)"))
