@@ -125,7 +125,7 @@ def request_model(task: DiagnosisTask, max_description_chars: int) -> type[Diagn
     fields = {field.name: _column(field) for field in task.fields}
     names, grades = tuple(finding.name for finding in task.findings), task.grade_names
     vocabulary: Any = dict[Literal[names], Literal[grades] | None]  # type: ignore[valid-type]
-    findings = (vocabulary, Field(default={}, description="Finding -> grade."))
+    findings: Any = (vocabulary, Field(default={}, description="Finding -> grade."))
     patient = create_model("Patient", __base__=PatientInput, **fields, findings=findings)
     text = Field(
         default=None,

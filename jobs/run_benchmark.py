@@ -1,0 +1,37 @@
+"""A benchmark: this project's path against a plain one, in one run. The last line is JSON with the ratio.
+
+    python jobs/run_benchmark.py generation [--config configs/demo.yaml] [dotted.key=value ...] [--dry-run]
+    ray job submit --working-dir . --runtime-env configs/runtime-env.yaml -- python jobs/run_benchmark.py generation
+
+`generation`: output tokens per second of the rationale stage against `vllm.LLM.generate` on the same prompts.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from clinical_reasoner.config.loading import load_from_cli
+from clinical_reasoner.config.pipeline import PipelineConfig
+from clinical_reasoner.errors import reported
+
+BENCHMARKS = ("generation",)
+DEFAULTS = ["--config", "configs/demo.yaml"]
+
+
+def main() -> None:
+    name, *arguments = sys.argv[1:] or [""]
+    if name not in BENCHMARKS:
+        print(__doc__)
+        raise SystemExit(0 if name in ("-h", "--help") else 2)
+    given = any(argument.startswith("--config") for argument in arguments)
+    config = load_from_cli(PipelineConfig, arguments if given else [*DEFAULTS, *arguments], __doc__ or "")
+    from clinical_reasoner.benchmarks.generation import benchmark_generation
+
+    with reported():
+        result = benchmark_generation(config)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

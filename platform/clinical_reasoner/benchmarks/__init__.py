@@ -1,0 +1,1 @@
+"""Benchmarks: ratios of this project's path to a plain one, both in one run."""

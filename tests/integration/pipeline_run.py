@@ -1,0 +1,50 @@
+"""How the integration tests start the pipeline, and what they know of the run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+ROOT = Path(__file__).parents[2]
+PATIENTS = 120
+OVERRIDES = (
+    f"cohort.patients={PATIENTS}",
+    "rationales.rows_per_block=10",
+    # Few rows at a time, so that there is a middle in which to be killed.
+    "teacher.engine.max_num_seqs=16",
+    "teacher.engine.batch_size=8",
+    "teacher.engine.concurrent_batches=2",
+    "student.epochs.label_only=2",
+    "student.epochs.rationale_then_label=2",
+    "evaluation.resamples=200",
+    "evaluation.ceiling_draws=500",
+)
+LIMIT_S = 900
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    path: Path
+    rows_before_kill: int
+    """Rationales that were safe when the first process was killed."""
+    output: str
+    """Standard output of the process that finished the run."""
+
+
+def pipeline_command(path: Path, *overrides: str) -> list[str]:
+    options = [f"run.path={path}", *OVERRIDES, *overrides]
+    return [sys.executable, "jobs/run_pipeline.py", "--config", "configs/demo.yaml", *options]
+
+
+def environment() -> dict[str, str]:
+    """As a user's shell: no cluster to join, the package from this checkout."""
+    clean = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return {**clean, "PYTHONPATH": str(ROOT / "platform")}
+
+
+def generated_rows(path: Path) -> int:
+    return sum(pq.read_metadata(file).num_rows for file in path.glob("work/rationales-*/generated/*.parquet"))
