@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from clinical_reasoner.config.base import StrictConfig
 from clinical_reasoner.config.teacher import EngineConfig, SamplingConfig
@@ -34,3 +34,11 @@ class StudentConfig(StrictConfig):
     engine: EngineConfig = EngineConfig()
     """Engine in which the finished student answers."""
     sampling: SamplingConfig = SamplingConfig()
+
+    @model_validator(mode="after")
+    def _every_arm_has_its_schedule(self) -> StudentConfig:
+        for name, given in (("epochs", self.epochs), ("learning_rate", self.learning_rate)):
+            missing = [arm for arm in self.arms if arm not in given]
+            if missing:
+                raise ValueError(f"{name} has no entry for arm {missing[0]!r}; add student.{name}.{missing[0]}=...")
+        return self

@@ -1,0 +1,56 @@
+"""The endpoint with the students of a finished run.
+
+    python jobs/serve_endpoint.py --config configs/demo.yaml [serving.port=8000 ...] [--dry-run]
+    ray job submit --working-dir . --runtime-env configs/runtime-env.yaml -- \
+        python jobs/serve_endpoint.py --config configs/demo.yaml run.path=/path/of/the/run
+
+It prints its address and an example call when it is ready, and runs until Ctrl-C or SIGTERM.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from clinical_reasoner.config.loading import load_from_cli, parse_cli
+from clinical_reasoner.config.pipeline import PipelineConfig
+from clinical_reasoner.errors import reported
+
+
+def main() -> None:
+    config = load_from_cli(PipelineConfig, None, __doc__ or "")
+    args = parse_cli(None, __doc__ or "")
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `serve` is no installed package
+    import ray
+    from ray import serve
+
+    from clinical_reasoner.cluster import connect
+
+    with reported():
+        connect(config.run.logical_cpus)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            from serve.app import build
+
+            application = build({"config": args.config, "overrides": args.overrides})
+            serve.start(http_options={"host": config.serving.host, "port": config.serving.port})
+            serve.run(application, name="diagnosis", blocking=False)
+            _announce(f"http://{config.serving.host}:{config.serving.port}")
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            print("stopping", flush=True)
+        finally:
+            serve.shutdown()  # type: ignore[no-untyped-call]
+            ray.shutdown()
+
+
+def _announce(url: str) -> None:
+    body = '{"patient": {"age_years": 74, "mmse": 22, "findings": {"hippocampal_atrophy": "Severe"}}, "model": "auto"}'
+    print(f"ready: {url} (documentation: {url}/docs)")
+    print(f"curl -s {url}/v1/diagnose -H 'content-type: application/json' -d '{body}'", flush=True)
+
+
+if __name__ == "__main__":
+    main()

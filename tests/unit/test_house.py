@@ -1,0 +1,116 @@
+"""The rules of the house that no other tool checks: folder names, sizes, configs, jobs, and what each room may know."""
+
+from __future__ import annotations
+
+import ast
+import os
+import platform
+import re
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from clinical_reasoner.cluster import QUIET
+from clinical_reasoner.cohort.population import Population
+from clinical_reasoner.config.loading import load_config
+from clinical_reasoner.config.pipeline import PipelineConfig
+from clinical_reasoner.config.reference import ReferenceConfig
+from clinical_reasoner.reference.writer import Wording
+from clinical_reasoner.task import DiagnosisTask
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "platform" / "clinical_reasoner"
+CODE = sorted(file for room in ("platform", "jobs", "serve", "tests") for file in (ROOT / room).rglob("*.py"))
+JOBS = sorted((ROOT / "jobs").glob("*.py"))
+
+RUNTIME_ENV = "configs/runtime-env.yaml"
+FRAGMENTS = "configs/defaults/*.yaml"
+MODELS: dict[str, type[BaseModel]] = {
+    "configs/demo.yaml": PipelineConfig,
+    "configs/own_cohort.yaml": PipelineConfig,
+    "configs/tasks/*.yaml": DiagnosisTask,
+    "configs/cohort/population_*.yaml": Population,
+    "configs/reference/teacher.yaml": ReferenceConfig,
+    "configs/reference/student.yaml": ReferenceConfig,
+    "configs/reference/alzheimers.yaml": Wording,
+}
+"""What each YAML is: a new kind of file adds a line here."""
+
+CONFIGS = sorted(
+    file for ending in ("yaml", "yml") for file in (ROOT / "configs").rglob(f"*.{ending}") if not file.match(FRAGMENTS)
+)
+
+
+def shown(file: Path) -> str:
+    return file.relative_to(ROOT).as_posix()
+
+
+def test_platform_is_the_standard_library() -> None:
+    assert not (ROOT / "platform" / "__init__.py").exists()
+    assert Path(platform.__file__).parent == Path(sysconfig.get_path("stdlib"))
+
+
+def test_files_and_jobs_stay_short() -> None:
+    lines = {file: len(file.read_text(encoding="utf-8").splitlines()) for file in CODE}
+    assert {shown(file): count for file, count in lines.items() if count > 400} == {}
+    assert {shown(file): lines[file] for file in JOBS if lines[file] > 60} == {}
+
+
+@pytest.mark.parametrize("file", [file for file in CONFIGS if shown(file) != RUNTIME_ENV], ids=shown)
+def test_config_loads(file: Path) -> None:
+    models = [model for pattern, model in MODELS.items() if file.match(pattern)]
+    assert len(models) == 1, f"{shown(file)}: add to MODELS what it is"
+    load_config(models[0], file)
+
+
+def test_every_fragment_is_named_by_a_config() -> None:
+    named = {
+        file.parent.joinpath(entry).resolve()
+        for file in CONFIGS
+        for entry in yaml.safe_load(file.read_text(encoding="utf-8")).get("defaults", [])
+    }
+    assert set((ROOT / "configs" / "defaults").glob("*")) <= named
+
+
+def test_submitted_jobs_are_as_quiet_as_local_ones() -> None:
+    environment = yaml.safe_load((ROOT / RUNTIME_ENV).read_text(encoding="utf-8"))
+    assert environment["env_vars"] == {"PYTHONPATH": "platform", **QUIET}
+
+
+def test_dry_run_is_quick_and_light() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "jobs/run_pipeline.py", "--config", "configs/demo.yaml", "--dry-run"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": "platform"},
+        capture_output=True,
+        text=True,
+        timeout=15,  # takes one second where nothing else runs
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(yaml.safe_load(done.stdout)) == set(PipelineConfig.model_fields)
+    imported = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
+    assert "clinical_reasoner" in imported
+    assert imported.isdisjoint({"ray", "torch", "transformers", "vllm"})
+
+
+def test_only_readers_of_studies_name_the_disease() -> None:
+    naming = [
+        f"{shown(file)}:{number}"
+        for file in PACKAGE.rglob("*.py")
+        if "cohort" not in file.parts
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1)
+        if "alzheimer" in re.sub(r"configs/[\w/.]+", "", line).lower()
+    ]
+    assert naming == []
+
+
+@pytest.mark.parametrize("job", JOBS, ids=shown)
+def test_job_says_how_it_is_submitted(job: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(job.read_text(encoding="utf-8"))) or ""
+    assert re.search(rf"^ *ray job submit --.* python jobs/{job.name}\b", docstring, flags=re.MULTILINE)
