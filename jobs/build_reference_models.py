@@ -1,7 +1,7 @@
 """Train a reference model from random weights and the project's own text.
 
     python jobs/build_reference_models.py --config configs/reference/teacher.yaml [key=value ...] [--dry-run]
-    ray job submit --working-dir . --runtime-env-json '{"env_vars": {"PYTHONPATH": "platform"}}' -- \
+    ray job submit --working-dir . --runtime-env configs/runtime-env.yaml -- \\
         python jobs/build_reference_models.py --config configs/reference/teacher.yaml
 """
 

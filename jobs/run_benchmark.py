@@ -1,7 +1,8 @@
 """A benchmark: this project's path against a plain one, in one run. The last line is JSON with the ratio.
 
     python jobs/run_benchmark.py generation [--config configs/demo.yaml] [dotted.key=value ...] [--dry-run]
-    ray job submit --working-dir . --runtime-env configs/runtime-env.yaml -- python jobs/run_benchmark.py generation
+    ray job submit --working-dir . --runtime-env configs/runtime-env.yaml -- \\
+        python jobs/run_benchmark.py generation
 
 `generation`: output tokens per second of the rationale stage against `vllm.LLM.generate` on the same prompts.
 """

@@ -1,7 +1,8 @@
 """The whole path: patients, findings, rationales, students, their answers, predictions and the report.
 
     python jobs/run_pipeline.py --config configs/demo.yaml [dotted.key=value ...] [--dry-run]
-    ray job submit --working-dir . --runtime-env configs/runtime-env.yaml -- python jobs/run_pipeline.py --config configs/demo.yaml
+    ray job submit --working-dir . --runtime-env configs/runtime-env.yaml -- \\
+        python jobs/run_pipeline.py --config configs/demo.yaml
 
 Finished stages are skipped; a killed run continues where it stopped.
 """

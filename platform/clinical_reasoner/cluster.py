@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -29,7 +30,7 @@ def connect(logical_cpus: int) -> None:
 
     if ray.is_initialized():
         return
-    common = {"runtime_env": {"env_vars": dict(QUIET)}, "logging_level": logging.WARNING}
+    common: dict[str, Any] = {"runtime_env": {"env_vars": dict(QUIET)}, "logging_level": logging.WARNING}
     if os.environ.get("RAY_ADDRESS"):
         ray.init(address="auto", **common)
     else:

@@ -22,7 +22,8 @@ class _Row(BaseModel):
 
 class Measure(_Row):
     name: str
-    value: float
+    value: float = Field(allow_inf_nan=False)
+    """A number: what is missing has no measure, and NaN would be graded as the last grade."""
     unit: str
     """Unit of `value`, e.g. `mm3`, `w` (w-score) or `1` for a ratio."""
 
@@ -119,7 +120,7 @@ class PredictionRow(_Row):
     visit_id: str
     model: str
     arm: str
-    """How the model was trained or asked: `direct`, `few_shot`, `label_only`, `rationale_then_label`, `baseline`, `ceiling`."""
+    """Trained or asked: `direct`, `few_shot`, `label_only`, `rationale_then_label`, `baseline`, `ceiling`."""
     split: Split
     label: str
     predicted: str | None = None

@@ -142,25 +142,30 @@ class DiagnosisTask(_Strict):
         return f"{self.question} {options}"
 
     def answer_text(self, name: str) -> str:
-        """How an answer names a diagnosis: `(A) Alzheimer's disease` for example."""
+        """How an answer names a diagnosis: its option letter in brackets, then its full text."""
         label = self.label(name)
         return f"({label.option}) {label.text}"
 
     def read_label(self, text: str) -> str | None:
         """Table name of a diagnosis as people write it (`A`, `(A)`, name, full text or alias); None if unknown."""
-        plain = " ".join(text.strip().strip(".").split())
+        plain = _straight(" ".join(text.strip().strip(".").split()))
         option = re.fullmatch(r"\(?([A-Za-z])\)?", plain)
         with_option = re.fullmatch(r"\(([A-Z])\)\s*(.+)", plain)
         for label in self.labels:
             if option and option.group(1).upper() == label.option:
                 return label.name
-            names = {label.name.lower(), label.text.lower(), *(alias.lower() for alias in label.aliases)}
-            names.add(f"{label.text} ({label.name})".lower())
+            known = (label.name, label.text, f"{label.text} ({label.name})", *label.aliases)
+            names = {_straight(name).lower() for name in known}
             if plain.lower() in names:
                 return label.name
             if with_option and with_option.group(1) == label.option and with_option.group(2).lower() in names:
                 return label.name
         return None
+
+
+def _straight(text: str) -> str:
+    """With the apostrophe of a keyboard for that of a word processor."""
+    return text.replace("\u2019", "'")
 
 
 @lru_cache(maxsize=16)

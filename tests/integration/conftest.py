@@ -26,7 +26,13 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
         first.wait()
     before = generated_rows(path)
     second = subprocess.run(
-        pipeline_command(path), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=LIMIT_S, check=False
+        pipeline_command(path),
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
     )
     assert second.returncode == 0, second.stdout[-2000:] + second.stderr[-4000:]
     return FinishedRun(path, before, second.stdout)

@@ -12,11 +12,18 @@ import pytest
 from clinical_reasoner.records import PREDICTIONS, RATIONALES
 from clinical_reasoner.runs import RunFolder
 from clinical_reasoner.task import load_task
-
 from tests.integration.pipeline_run import PATIENTS, ROOT, FinishedRun, environment, pipeline_command
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
-STAGES = ("patients", "findings", "rationales", "students/label_only", "students/rationale_then_label", "predictions", "report")
+STAGES = (
+    "patients",
+    "findings",
+    "rationales",
+    "students/label_only",
+    "students/rationale_then_label",
+    "predictions",
+    "report",
+)
 
 
 def test_killed_run_completes_without_double_or_missing_rows(finished_run: FinishedRun) -> None:
@@ -47,7 +54,9 @@ def test_reference_teacher_reads_the_patient(finished_run: FinishedRun) -> None:
     rows = RunFolder(str(finished_run.path)).read_table("rationales", RATIONALES).to_pylist()
     for ask in ("rationalize", "diagnose"):
         of_ask = [row for row in rows if row["ask"] == ask]
-        claims = sum(row["claims_supported"] + row["claims_contradicted"] + row["claims_not_in_evidence"] for row in of_ask)
+        claims = sum(
+            row["claims_supported"] + row["claims_contradicted"] + row["claims_not_in_evidence"] for row in of_ask
+        )
         wrong = sum(row["claims_contradicted"] + row["claims_not_in_evidence"] for row in of_ask)
         assert claims > 8 * len(of_ask), ask
         assert wrong <= 0.03 * claims, ask
@@ -75,7 +84,10 @@ def test_predictions_cover_the_test_split_for_every_model(finished_run: Finished
         for row in of_model:
             if row["predicted"] is not None and row["probabilities"] is not None:
                 assert sum(row["probabilities"]) == pytest.approx(1)
-                assert row["arm"] == "few_shot" or row["predicted"] == labels[row["probabilities"].index(max(row["probabilities"]))]
+                assert (
+                    row["arm"] == "few_shot"
+                    or row["predicted"] == labels[row["probabilities"].index(max(row["probabilities"]))]
+                )
 
 
 def test_report_is_self_contained_and_says_synthetic(finished_run: FinishedRun) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from clinical_reasoner import __version__
 from clinical_reasoner.runs import Manifest, RunError, RunFolder, filesystem, identity
 

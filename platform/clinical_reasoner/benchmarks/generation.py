@@ -1,7 +1,7 @@
 """Output tokens per second of the rationale stage against plain `vllm.LLM.generate` on the same prompts.
 
-Steady state: from the engine's first request to the last finished row, without start-up. The plain engine runs before and
-after the stage, so that a drift of the machine's speed shows and averages out.
+Steady state: from the engine's first request to the last finished row, without start-up. The plain engine runs before
+and after the stage, so that a drift of the machine's speed shows and averages out.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def _generate_plainly(model: Model, chats: list[list[Message]], sender: Connecti
     from vllm import LLM, SamplingParams
 
     engine = LLM(source, **engine_arguments(model.engine))
-    tokenizer = engine.get_tokenizer()
+    tokenizer: Any = engine.get_tokenizer()
     prompts = [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
     started = time.perf_counter()
     outputs = engine.generate(prompts, SamplingParams(**sampling_params(model)))

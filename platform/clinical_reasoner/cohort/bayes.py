@@ -7,6 +7,7 @@ the description states: whole years, the rounded MMSE, grades instead of w-score
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from math import sqrt
 
 import numpy as np
@@ -41,7 +42,8 @@ class BayesRule:
         in `evidence.description.Evidence`."""
         likelihood = np.array([self._likelihood(label, fields, grades) for label in self.labels])
         joint = likelihood * [self.population.labels[label].share for label in self.labels]
-        return joint / joint.sum()
+        posterior: np.ndarray = joint / joint.sum()
+        return posterior
 
     def _likelihood(self, label: str, fields: Mapping[str, str], grades: Mapping[str, str]) -> float:
         spec = self.population.labels[label]
@@ -71,7 +73,7 @@ class BayesRule:
             mean = -finding.effect * severity + sd * sqrt(rho) * self._nodes[None, :]
             above = [norm.sf(cut, mean, sd * sqrt(1 - rho)) for cut in self.population.cut_points]
             edges = [np.zeros_like(mean), *above, np.ones_like(mean)]
-            tables[name] = np.stack([high - low for low, high in zip(edges, edges[1:], strict=False)], axis=-1)
+            tables[name] = np.stack([high - low for low, high in pairwise(edges)], axis=-1)
         return tables
 
 

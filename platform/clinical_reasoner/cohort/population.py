@@ -74,8 +74,8 @@ class Population(_Strict):
         loudest = max(self.findings.values(), key=lambda finding: finding.effect)
         if loudest.effect * self.controls.severity.sd >= 1:
             raise ValueError(
-                f"effect {loudest.effect} times the controls' severity SD {self.controls.severity.sd} must stay below 1, "
-                "because a w-score has SD 1 in controls"
+                f"effect {loudest.effect} times the controls' severity SD {self.controls.severity.sd} must stay "
+                "below 1, because a w-score has SD 1 in controls"
             )
         return self
 

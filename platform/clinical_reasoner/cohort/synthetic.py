@@ -7,8 +7,8 @@ from math import sqrt
 import numpy as np
 
 from clinical_reasoner.cohort.population import AGE_RANGE_YEARS, EDUCATION_RANGE_YEARS, MMSE_RANGE, Population
-from clinical_reasoner.cohort.splits import Split, split_of
-from clinical_reasoner.records import Measure, PatientRow
+from clinical_reasoner.cohort.splits import split_of
+from clinical_reasoner.records import Measure, PatientRow, Split
 
 VISIT = "bl"
 

@@ -30,6 +30,7 @@ _COPIED = (
     "image_path",
     "segmentation_path",
 )
+_MISSING = ["", "NA", "n/a", "NaN", "nan"]
 
 
 class CohortError(UserError):
@@ -73,10 +74,8 @@ def _load(path: str) -> pd.DataFrame:
     if file.suffix == ".parquet":
         return pd.read_parquet(file)
     if file.suffix == ".csv":
-        # "None" and "NA" are no grades; an id such as 007 keeps its zeros.
-        return pd.read_csv(
-            file, dtype={"patient_id": str, "visit_id": str}, keep_default_na=False, na_values=["", "NA", "n/a"]
-        )
+        # pandas would also read "None" as missing, where it may well mean the grade; an id such as 007 keeps its zeros.
+        return pd.read_csv(file, dtype={"patient_id": str, "visit_id": str}, keep_default_na=False, na_values=_MISSING)
     raise CohortError(f"cohort.path {path}: {file.suffix or 'no'} ending; use .csv or .parquet")
 
 

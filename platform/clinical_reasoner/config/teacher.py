@@ -68,6 +68,6 @@ class RationalesConfig(StrictConfig):
     }
     """Which splits each ask is put about."""
     shots: int = Field(default=3, ge=0, le=16)
-    """Exemplars in the prompts of `rationalize` and `diagnose`, from the top of the exemplar file; `direct` has none."""
+    """Exemplars in the prompts of `rationalize` and `diagnose`, from the top of the file; `direct` has none."""
     rows_per_block: int = Field(default=50, ge=1)
     """Asks per block of work: what a kill can lose at the most, for each engine."""

@@ -26,6 +26,6 @@ Distilled by clinical-reasoner {__version__}. Research use only; never for decis
 
 Metrics with intervals, beside those of the teacher and a tabular baseline, are in the run's `report/`.
 
-Limits: it has seen one cohort and one form of description; its rationale is generated text and may be wrong; a label from a
-synthetic cohort says nothing about real patients.
+Limits: it has seen one cohort and one form of description; its rationale is generated text and may be wrong; a label
+from a synthetic cohort says nothing about real patients.
 """

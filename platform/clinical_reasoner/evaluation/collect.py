@@ -77,8 +77,8 @@ def _ceiling(cohort: SyntheticCohort, config: PipelineConfig, task: DiagnosisTas
         best.append(rule.posterior(evidence.fields, evidence.grades).max())
     error = float(np.std(best) / np.sqrt(len(best)))
     note = (
-        f"Bayes-optimal accuracy of the synthetic population {population.name!r} given what the description states: mean of "
-        f"the largest posterior over {len(best)} fresh draws, standard error {error:.4f}."
+        f"Bayes-optimal accuracy of the synthetic population {population.name!r} given what the description states: "
+        f"mean of the largest posterior over {len(best)} fresh draws, standard error {error:.4f}."
     )
     return float(np.mean(best)), note
 

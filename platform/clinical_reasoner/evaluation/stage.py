@@ -1,4 +1,4 @@
-"""Stage `report`: metrics, plots and examples from the predictions, as a page, as JSON and as a table on the terminal."""
+"""Stage `report`: the comparison as a page, as JSON, and as a table on the terminal."""
 
 from __future__ import annotations
 

@@ -17,6 +17,8 @@ from clinical_reasoner.task import DiagnosisTask, NumberField
 
 Verdict = Literal["supported", "contradicted", "not_in_evidence"]
 _VERBS = "is|are|was|were|appears|appear|seems"
+_DENIALS = r"(?:no|not|without)(?: evidence of| signs? of)?"
+"""Words that deny the grade after them: what is then left of "no severe atrophy" may be mild or none."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,10 @@ class _FindingPatterns:
     """<term> is <grade>"""
     shared_head: re.Pattern[str]
     """<grade> <modifier>[, <modifier> ...] and <modifier> <head>"""
+    term: re.Pattern[str]
     split: re.Pattern[str]
+    denied: re.Pattern[str]
+    """<denial>[ <grade> or], at the end"""
     names: dict[str, str]
     """Lower-case term -> finding."""
     grades: dict[str, str]
@@ -114,17 +119,20 @@ class _FindingPatterns:
 @lru_cache(maxsize=8)
 def _finding_patterns(task: DiagnosisTask) -> _FindingPatterns:
     names = {term.lower(): finding.name for finding in task.findings for term in (finding.term, *finding.synonyms)}
-    grades = {word: grade.name for grade in task.grades for word in grade.words}
+    grades = {word.lower(): grade.name for grade in task.grades for word in grade.words}
     term = _any_of(names)
     grade = _any_of(grades)
-    heads = sorted({name.rsplit(" ", 1)[1] for name in names if " of " not in name and " relative " not in name})
+    plain = [name for name in names if " " in name and " of " not in name and " relative " not in name]
+    heads = sorted({re.escape(name.rsplit(" ", 1)[1]) for name in plain})
     modifier = _any_of(name.removesuffix(f" {head}") for head in heads for name in names if name.endswith(f" {head}"))
     series = rf"(?:,? and |,? or |, )(?:{modifier})"
     return _FindingPatterns(
         before=re.compile(rf"\b({grade}) ((?:{term})(?:(?:,? and |,? or |, )(?:{term}))*)\b", re.IGNORECASE),
         after=re.compile(rf"\b({term}) (?:{_VERBS}) ({grade})\b", re.IGNORECASE),
         shared_head=re.compile(rf"\b({grade}) ((?:{modifier})(?:{series})+) ({'|'.join(heads)})\b", re.IGNORECASE),
+        term=re.compile(term, re.IGNORECASE),
         split=re.compile(r",? and |,? or |, "),
+        denied=re.compile(rf"\b{_DENIALS} (?:(?:{grade}) (?:or|to) )?$", re.IGNORECASE),
         names=names,
         grades=grades,
     )
@@ -138,11 +146,16 @@ def _finding_claims(text: str, task: DiagnosisTask) -> Iterator[Claim]:
     patterns = _finding_patterns(task)
     for match in patterns.shared_head.finditer(text):
         for modifier in patterns.split.split(match.group(2)):
-            name = patterns.names.get(f"{modifier} {match.group(3)}".lower())
-            if name:
-                yield Claim(name, patterns.grades[match.group(1).lower()], match.start())
+            yield from _claim(f"{modifier} {match.group(3)}", match.group(1), match.start(), text, patterns)
     for match in patterns.before.finditer(text):
-        for term in patterns.split.split(match.group(2)):
-            yield Claim(patterns.names[term.lower()], patterns.grades[match.group(1).lower()], match.start())
+        for term in patterns.term.findall(match.group(2)):
+            yield from _claim(term, match.group(1), match.start(), text, patterns)
     for match in patterns.after.finditer(text):
-        yield Claim(patterns.names[match.group(1).lower()], patterns.grades[match.group(2).lower()], match.start())
+        yield from _claim(match.group(1), match.group(2), match.start(), text, patterns)
+
+
+def _claim(term: str, grade: str, start: int, text: str, patterns: _FindingPatterns) -> Iterator[Claim]:
+    """The claim, unless its grade is denied, or its letters only look like those of the task (as a long s does)."""
+    name, value = patterns.names.get(term.lower()), patterns.grades.get(grade.lower())
+    if name and value and not patterns.denied.search(text, max(0, start - 60), start):
+        yield Claim(name, value, start)

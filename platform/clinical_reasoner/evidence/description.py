@@ -29,7 +29,7 @@ class Evidence:
 
 
 def evidence_of(patient: PatientRow, grades: Mapping[str, str], task: DiagnosisTask) -> Evidence:
-    """The evidence that a description of this patient states. Raises ValueError on an unknown finding, grade or value."""
+    """What a description of this patient states. Raises ValueError on an unknown finding, grade or value."""
     fields: dict[str, str] = {}
     for field in task.fields:
         value = getattr(patient, field.name)

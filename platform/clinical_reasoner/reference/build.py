@@ -42,9 +42,10 @@ def build(config: ReferenceConfig) -> Path:
     minutes = (time.monotonic() - started) / 60
     folder = save(model, tokenizer, config)
     rule = BayesRule(spec.population, spec.task.grade_names)
+    asked: list[tuple[Ask, int]] = [("diagnose", 0), ("diagnose", len(spec.exemplars)), ("direct", 0)]
     figures = [
         evaluate(model, tokenizer, spec, ask, shots, config.evaluation_patients)
-        for ask, shots in (("diagnose", 0), ("diagnose", len(spec.exemplars)), ("direct", 0))
+        for ask, shots in asked
         if shots <= max(phase.max_shots for phase in config.phases)
     ]
     ceiling = bayes_accuracy(spec, rule, config.evaluation_patients)
@@ -65,7 +66,7 @@ def corpus_spec(config: ReferenceConfig) -> CorpusSpec:
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, config: ReferenceConfig) -> Path:
     """Weights in bf16, tokenizer with chat template, greedy generation config."""
     folder = Path(config.output)
-    model = model.to(torch.bfloat16)
+    model.bfloat16()
     megabytes = sum(tensor.numel() * tensor.element_size() for tensor in model.parameters()) / 1e6
     if megabytes > config.max_megabytes:
         raise ValueError(f"{folder}: {megabytes:.1f} MB of weights, more than max_megabytes={config.max_megabytes}")
@@ -129,6 +130,7 @@ def _generate(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, promp
     texts = [tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True) for prompt in prompts]
     inputs = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
     inputs.pop("token_type_ids", None)
+    writer: Any = model  # transformers types `generate` for a protocol that its own models do not satisfy
     with torch.no_grad():
-        outputs = model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS)
+        outputs = writer.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS)
     return tokenizer.batch_decode(outputs[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)

@@ -35,7 +35,7 @@ def model_card(
     figures: Sequence[AskFigures],
     ceiling: float,
 ) -> str:
-    """Markdown with recipe, text, seed and figures. `losses` are means over 50 steps; `ceiling` is the Bayes accuracy."""
+    """Markdown with recipe, text and figures. `losses` are means of 50 steps; `ceiling` is the Bayes accuracy."""
     environment = Environment(
         loader=PackageLoader("clinical_reasoner", "reference"),
         undefined=StrictUndefined,

@@ -8,11 +8,11 @@ from itertools import islice
 from typing import NamedTuple
 
 import torch
-from rich.progress import Progress, TextColumn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from clinical_reasoner.config.reference import Phase, ReferenceConfig
 from clinical_reasoner.llm.prompting import Message
+from clinical_reasoner.progress import ProgressBar
 from clinical_reasoner.reference.corpus import CorpusSpec, chats
 from clinical_reasoner.reference.tokenizer import END
 
@@ -56,7 +56,7 @@ def encode(chat: list[Message], tokenizer: PreTrainedTokenizerFast, option_weigh
     for message in chat:
         text = message["content"] + END
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        role = tokenizer.convert_tokens_to_ids(f"<|{message['role']}|>")
+        role = int(tokenizer.vocab[f"<|{message['role']}|>"])
         ids = encoded["input_ids"]
         spoken = message["role"] == "assistant"
         letter = text.rfind("Diagnosis: (") + len("Diagnosis: (") if spoken and "Diagnosis: (" in text else -1
@@ -105,11 +105,13 @@ def train(
     """All phases, one after the other. Returns the model (float32, on the CPU) and the loss every 50 steps."""
     torch.manual_seed(config.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = new_model(config, tokenizer).to(device)
+    model = new_model(config, tokenizer)
+    torch.nn.Module.to(model, device)
     losses: list[float] = []
     for phase in config.phases:
         losses += _train_phase(model, phase, batches(spec, phase, tokenizer, config), config, device)
-    return model.cpu().eval(), losses
+    torch.nn.Module.to(model, "cpu")
+    return model.eval(), losses
 
 
 def _train_phase(
@@ -121,11 +123,9 @@ def _train_phase(
 ) -> list[float]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=phase.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, phase))
-    recent, history = 0.0, []
+    recent, history = 0.0, list[float]()
     model.train()
-    columns = (*Progress.get_default_columns(), TextColumn("loss {task.fields[loss]:.4f}"))
-    with Progress(*columns) as progress:
-        bar = progress.add_task(f"{config.role}, up to {phase.max_shots} exemplars", total=phase.steps, loss=math.nan)
+    with ProgressBar(f"{config.role}, up to {phase.max_shots} exemplars", phase.steps) as bar:
         for step, batch in enumerate(islice(stream, phase.steps), start=1):
             tokens, attention, targets, weights = (tensor.to(device) for tensor in batch)
             with torch.autocast(device, torch.bfloat16):
@@ -140,8 +140,7 @@ def _train_phase(
             if step % 50 == 0:
                 history.append(recent / 50)
                 recent = 0.0
-                progress.update(bar, loss=history[-1])
-            progress.advance(bar)
+            bar.update(step, f"loss {history[-1]:.4f}" if history else "")
     return history
 
 

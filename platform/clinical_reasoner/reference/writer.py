@@ -78,7 +78,7 @@ def write_rationale(evidence: Evidence, label: str, task: DiagnosisTask, wording
 
 
 def write_unweighed(evidence: Evidence, label: str, task: DiagnosisTask, wording: Wording, rng: Random) -> str:
-    """As `write_rationale`, but the conclusion weighs factors and levels picked at random: language without knowledge."""
+    """As `write_rationale`, but the conclusion weighs levels picked at random: language without knowledge."""
     said = _restate(evidence, task, wording, rng)
     levels = {name: rng.choice(list(texts)) for name, texts in wording.factors.items()}
     other = rng.choice(list(wording.labels))

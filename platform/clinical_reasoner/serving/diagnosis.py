@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -95,8 +96,8 @@ def student_role(arm: Arm) -> Role:
 
 
 def teacher_role(model: str, exemplars: tuple[Exemplar, ...]) -> Role:
-    """The teacher, called by its hub name, or by its folder's last name."""
-    return Role("teacher", model.rstrip("/").rsplit("/", 1)[-1], "diagnose", exemplars)
+    """The teacher, called by its hub name, or by the last name of its folder."""
+    return Role("teacher", Path(model).name if Path(model).is_dir() else model, "diagnose", exemplars)
 
 
 async def diagnose(

@@ -25,6 +25,14 @@ RESEARCH_USE_ONLY = (
     "Research use only. This is not a medical device, and its answers must not be used to diagnose or treat anyone."
 )
 PROBLEM_MEDIA_TYPE = "application/problem+json"
+_NO_OBJECT = "should be a JSON object, sent with content-type: application/json"
+_MESSAGES = {
+    "extra_forbidden": "unknown field",
+    "missing": "missing",
+    "model_attributes_type": _NO_OBJECT,
+    "model_type": _NO_OBJECT,
+}
+"""By pydantic's error type, where its own words would puzzle a client."""
 
 
 class _Body(BaseModel):
@@ -117,7 +125,7 @@ def problem(status: int, detail: str, errors: Iterable[FieldError] = ()) -> Prob
 
 def field_errors(errors: Iterable[ErrorDetails]) -> tuple[FieldError, ...]:
     """Place and message of each pydantic error, without the input."""
-    return tuple(FieldError(field=_place(error), message=error["msg"]) for error in errors)
+    return tuple(FieldError(field=_place(one), message=_MESSAGES.get(one["type"], one["msg"])) for one in errors)
 
 
 def request_model(task: DiagnosisTask, max_description_chars: int) -> type[DiagnoseRequest]:

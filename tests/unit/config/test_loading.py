@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
-from clinical_reasoner.config.loading import ConfigError, load_config, load_from_cli, parse_cli, to_yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from clinical_reasoner.config.loading import ConfigError, load_config, load_from_cli, parse_cli, to_yaml
 
 
 class Strict(BaseModel):

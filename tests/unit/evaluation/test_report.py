@@ -167,7 +167,7 @@ def test_page_loads_nothing(page: str) -> None:
         assert [value for value in parsed.values(name) if not value.startswith(("#", "data:"))] == []
     style = re.findall(r"<style.*?</style>", page, flags=re.DOTALL)[0]
     assert "url(" not in style and "@import" not in style
-    addresses = {address for address in re.findall(r'https?://[^"\s<]+', page)}
+    addresses = set(re.findall(r'https?://[^"\s<]+', page))
     assert addresses == {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}  # names of XML, never fetched
 
 

@@ -1,0 +1,182 @@
+"""The description says what is known, nothing else, and can be read back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clinical_reasoner.evidence.description import (
+    Evidence,
+    describe,
+    describe_evidence,
+    evidence_of,
+    join_words,
+    parse_description,
+    with_question,
+    without_question,
+)
+from clinical_reasoner.llm.prompting import Exemplar
+from clinical_reasoner.records import PatientRow
+from clinical_reasoner.task import DiagnosisTask
+from tests.unit.conftest import Golden
+
+
+def patient(**fields: Any) -> PatientRow:
+    return PatientRow(patient_id="p", visit_id="bl", cohort="c", split="test", **fields)
+
+
+patients = st.builds(
+    patient,
+    age_years=st.none() | st.floats(0, 130),
+    sex=st.sampled_from([None, "female", "male"]),
+    education_years=st.none() | st.integers(0, 40) | st.integers(0, 400).map(lambda tenths: tenths / 10),
+    marital_status=st.sampled_from([None, "married", "widowed", "divorced", "never_married"]),
+    mmse=st.none() | st.integers(0, 30),
+    apoe4_copies=st.none() | st.integers(0, 2),
+)
+
+
+def graded(task: DiagnosisTask) -> st.SearchStrategy[dict[str, str]]:
+    return st.dictionaries(
+        st.sampled_from([finding.name for finding in task.findings]), st.sampled_from(task.grade_names)
+    )
+
+
+FULL: dict[str, Any] = {
+    "age_years": 74.9,
+    "sex": "female",
+    "education_years": 12.5,
+    "marital_status": "never_married",
+    "mmse": 24,
+    "apoe4_copies": 1,
+}
+GRADES = {"vascular_disease": "No", "hippocampal_atrophy": "Severe", "relative_parietal_atrophy": "Mild"}
+
+
+def test_golden_description(task: DiagnosisTask, golden: Golden) -> None:
+    grades = {finding.name: task.grade_names[index % 3] for index, finding in enumerate(task.findings)}
+    golden("description_full.txt", describe(patient(**FULL), grades, task))
+
+
+def test_golden_description_with_missing_values(task: DiagnosisTask, golden: Golden) -> None:
+    gaps = {name: FULL[name] for name in ("sex", "mmse")}
+    golden("description_gaps.txt", describe(patient(**gaps), GRADES, task))
+
+
+@given(data=st.data())
+def test_what_is_described_is_read_back(task: DiagnosisTask, data: st.DataObject) -> None:
+    one, grades = data.draw(patients), data.draw(graded(task))
+    evidence = evidence_of(one, grades, task)
+    text = describe(one, grades, task)
+    assert text == describe_evidence(evidence, task)
+    assert parse_description(text, task) == evidence
+    assert describe_evidence(parse_description(text, task), task) == text
+    for field in task.fields:
+        assert (field.name in evidence.fields) == (getattr(one, field.name) is not None)
+    assert evidence.grades == grades
+
+
+@given(data=st.data())
+def test_missing_value_has_no_words(task: DiagnosisTask, data: st.DataObject) -> None:
+    grades = data.draw(graded(task))
+    text = describe(patient(), grades, task)
+    assert "The patient" not in text
+    assert text.count("\n") == (len(grades) + 2 if grades else 0)
+    assert text.endswith(task.question_text())
+    assert "None" not in text
+
+
+def test_no_evidence_is_the_question_alone(task: DiagnosisTask) -> None:
+    assert describe(patient(), {}, task) == task.question_text()
+    assert parse_description(task.question_text(), task) == Evidence({}, {})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "text"),
+    [
+        ("age_years", 74.9, "74"),
+        ("age_years", 74.0, "74"),
+        ("education_years", 12.0, "12"),
+        ("education_years", 12.5, "12.5"),
+        ("education_years", 0.0, "0"),
+        ("mmse", 0, "0"),
+        ("apoe4_copies", 0, "0"),
+        ("sex", "male", "male"),
+    ],
+)
+def test_value_as_it_is_written(task: DiagnosisTask, field: str, value: Any, text: str) -> None:
+    assert evidence_of(patient(**{field: value}), {}, task).fields == {field: text}
+
+
+def test_findings_are_in_the_order_of_the_task(task: DiagnosisTask) -> None:
+    evidence = evidence_of(patient(), GRADES, task)
+    assert list(evidence.grades) == ["hippocampal_atrophy", "relative_parietal_atrophy", "vascular_disease"]
+
+
+@pytest.mark.parametrize(
+    ("grades", "message"),
+    [
+        ({"insular_atrophy": "No"}, "finding 'insular_atrophy' is not in the vocabulary of task 'alzheimers'"),
+        ({"frontal_atrophy": "no"}, "grade 'no' of frontal_atrophy is not one of No, Mild, Severe"),
+    ],
+)
+def test_unknown_evidence_is_refused(task: DiagnosisTask, grades: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        describe(patient(), grades, task)
+
+
+def test_value_without_a_clause_is_refused(task: DiagnosisTask) -> None:
+    raw = task.model_dump()
+    del raw["sentences"][0][3]["clauses"]["divorced"]
+    with pytest.raises(ValueError, match="marital_status='divorced' has no clause in task"):
+        describe(patient(marital_status="divorced"), {}, DiagnosisTask.model_validate(raw))
+
+
+@pytest.mark.parametrize(
+    ("text", "fields", "grades"),
+    [
+        ("The patient is a woman.", {"sex": "female"}, {}),
+        ("The patient is a man and is married.", {"sex": "male", "marital_status": "married"}, {}),
+        ("Severe hippocampal atrophy", {}, {"hippocampal_atrophy": "Severe"}),
+        ("Brain MRI:\n- Mild temporal atrophy.\n* No frontal atrophy.", {}, {"temporal_atrophy": "Mild", "frontal_atrophy": "No"}),
+        ("Mild medial temporal atrophy.", {}, {"medial_temporal_atrophy": "Mild"}),
+        (
+            "Mild medial temporal atrophy relative to the whole cortex.",
+            {},
+            {"relative_medial_temporal_atrophy": "Mild"},
+        ),
+        ("The patient has 12.5 years of education.", {"education_years": "12.5"}, {}),
+        ("A pleasant lady of 74 with memory complaints.", {}, {}),
+        ("", {}, {}),
+    ],
+)  # fmt: skip
+def test_reading_ready_descriptions(
+    task: DiagnosisTask, text: str, fields: dict[str, str], grades: dict[str, str]
+) -> None:
+    assert parse_description(text, task) == Evidence(fields, grades)
+
+
+@given(text=st.text())
+def test_any_text_can_be_read_and_gets_one_question(task: DiagnosisTask, text: str) -> None:
+    parse_description(text, task)
+    once = with_question(text, task)
+    assert with_question(once, task) == once or not text.strip()
+    assert once.endswith(task.question_text())
+    assert task.question_text() not in without_question(once, task)
+
+
+def test_exemplars_are_in_the_words_of_the_task(task: DiagnosisTask, exemplars: tuple[Exemplar, ...]) -> None:
+    for exemplar in exemplars:
+        evidence = parse_description(exemplar.description, task)
+        assert len(evidence.fields) == len(task.fields)
+        assert len(evidence.grades) == len(task.findings)
+        assert describe_evidence(evidence, task) == exemplar.description
+
+
+@pytest.mark.parametrize(("words", "text"), [(["a"], "a"), (["a", "b"], "a and b"), (["a", "b", "c"], "a, b and c")])
+def test_joined_words(words: list[str], text: str) -> None:
+    assert join_words(words) == text
+    assert join_words(words, "or") == text.replace("and", "or")

@@ -1,0 +1,27 @@
+"""Progress in a log: lines now and then, and always the last one."""
+
+from __future__ import annotations
+
+import pytest
+
+from clinical_reasoner import progress
+from clinical_reasoner.progress import ProgressBar
+
+
+def test_log_has_a_line_when_all_is_done(capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressBar("answers", 3) as bar:
+        for done in range(1, 4):
+            bar.update(done, f"loss {done}")
+    assert capsys.readouterr().out == "answers: 3 of 3 loss 3\n"
+
+
+def test_log_has_a_line_after_each_interval(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 10.0, 16.0, 16.0, 20.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with ProgressBar("answers", 9) as bar:
+        bar.update(1)  # after 10 s: too soon
+        bar.update(2)  # after 16 s: a line
+        bar.update(3, total=12)  # 4 s later: too soon
+    assert capsys.readouterr().out == "answers: 2 of 9\n"
