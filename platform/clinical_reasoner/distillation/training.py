@@ -78,9 +78,11 @@ def export_student(checkpoint: Any, run: RunFolder, name: str, card: str) -> Non
     generation config and model card."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
     from clinical_reasoner.distillation.worker import CHECKPOINT
 
+    disable_progress_bar()  # of reading and writing one small file
     with checkpoint.as_directory() as folder, tempfile.TemporaryDirectory() as output:
         trained = str(Path(folder, CHECKPOINT))
         model = AutoModelForCausalLM.from_pretrained(trained, dtype=torch.bfloat16)

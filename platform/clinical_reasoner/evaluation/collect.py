@@ -51,6 +51,7 @@ def collect(config: PipelineConfig, run: RunFolder, predictions: pa.Table) -> Re
         task_title=task.title,
         labels=task.label_names,
         synthetic=isinstance(cohort, SyntheticCohort),
+        stand_ins=any("reference/models/" in model for model in (config.teacher.model, config.student.base)),
         metrics=tuple(metrics),
         names=NAMES,
         ceiling=ceiling,

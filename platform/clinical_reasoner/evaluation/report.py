@@ -17,9 +17,9 @@ from clinical_reasoner.evaluation.plots import confusion_svg, forest_svg
 
 RESEARCH_NOTICE = "Research use only. Not a medical device."
 SYNTHETIC_NOTICE = (
-    "All patients in this report are synthetic; the models are small stand-ins made by this project. "
-    "The numbers say nothing about real patients."
+    "All patients in this report are synthetic. The numbers say nothing about real patients."
 )
+STAND_IN_NOTICE = "The models are small stand-ins made by this project; they know no medicine beyond synthetic patients."
 
 
 class _Strict(BaseModel):
@@ -82,7 +82,9 @@ class ReportInput(_Strict):
     labels: tuple[str, ...] = Field(min_length=2)
     """Label names in the task's order."""
     synthetic: bool
-    """True: the patients are made up and the models are stand-ins; the page says so wherever it shows a number."""
+    """True: the patients are made up; the page says so wherever it shows a number."""
+    stand_ins: bool
+    """True: teacher or student base is a reference model; the page says so wherever it shows a number."""
     metrics: tuple[ModelMetrics, ...] = Field(min_length=1)
     names: dict[Key, str]
     """Display name of each (model, arm)."""
@@ -127,6 +129,11 @@ def verdict(difference: Estimate) -> str:
     return "The interval lies below zero: the first one is less accurate here."
 
 
+def caveats(report: ReportInput) -> list[str]:
+    """What a reader must know before any number."""
+    return [SYNTHETIC_NOTICE] * report.synthetic + [STAND_IN_NOTICE] * report.stand_ins
+
+
 def render_report(report: ReportInput) -> str:
     """The page as HTML text. Everything is inside it: no script, no request to any other file."""
     environment = Environment(
@@ -140,7 +147,7 @@ def render_report(report: ReportInput) -> str:
     return environment.get_template("report.html.j2").render(
         report=report,
         research_notice=RESEARCH_NOTICE,
-        synthetic_notice=SYNTHETIC_NOTICE,
+        caveats=caveats(report),
         verdict=verdict,
         forests=_forests(report),
         confusions=_confusions(report),
@@ -154,7 +161,8 @@ def metrics_json(report: ReportInput) -> dict[str, Any]:
         "task": report.task_title,
         "notice": RESEARCH_NOTICE,
         "synthetic": report.synthetic,
-        "synthetic_notice": SYNTHETIC_NOTICE if report.synthetic else None,
+        "stand_ins": report.stand_ins,
+        "caveats": caveats(report),
         "labels": list(report.labels),
         "models": [{"name": report.name(one), **one.model_dump(mode="json")} for one in report.metrics],
         "ceiling": None if report.ceiling is None else {"accuracy": report.ceiling, "note": report.ceiling_note},

@@ -14,7 +14,7 @@ _ANSWER_LINE = re.compile(
     r"^[\s*#>_-]*(?:final\s+)?(?:diagnosis|answer)[\s*_]*(?::|is\b)[\s*_]*(?P<answer>.+?)[\s*_]*$",
     re.IGNORECASE | re.MULTILINE,
 )
-_OPTION = re.compile(r"^\(?(?P<option>[A-Z])\)?(?=[\s.,:)*_]|$)[\s.,:*_]*(?P<name>.*)$")
+_OPTION = re.compile(r"^(?P<open>\(?)(?P<option>[A-Z])(?=[\s.,:)*_]|$)(?P<close>[\s.,:)*_]*)(?P<name>.*)$")
 
 TokenLogprobs = Sequence[tuple[str, dict[str, float]]]
 """For each generated token: its text, and the log-probability of the candidates (text -> natural log) at its place."""
@@ -55,6 +55,8 @@ def _read_answer(text: str, task: DiagnosisTask) -> str | ParseFailure:
     named = task.read_label(text)
     if named:
         return named
+    if len(set(re.findall(r"\(([A-Z])\)", text)).intersection(task.options)) > 1:
+        return ParseFailure("more than one option")
     match = _OPTION.match(text.strip())
     if not match:
         return ParseFailure("diagnosis is not one of the options")
@@ -64,8 +66,9 @@ def _read_answer(text: str, task: DiagnosisTask) -> str | ParseFailure:
         return ParseFailure("option letter is not one of the options")
     other = task.read_label(match.group("name")) if match.group("name") else label
     if other is None:
-        # Words after the letter ("(A) because ...") name nothing else, so the letter stands.
-        return label
+        # Words after the letter ("(A) because ...") name nothing else, so the letter stands; a bare "A" is an article.
+        marked = match.group("open") or match.group("close").strip()
+        return label if marked else ParseFailure("diagnosis is not one of the options")
     return label if other == label else ParseFailure("option letter and diagnosis disagree")
 
 
@@ -93,6 +96,7 @@ def _option_place(tokens: TokenLogprobs, task: DiagnosisTask) -> int | None:
     wanted = re.compile(rf"(?i:diagnosis|answer)[\s*_]*(?::|(?i:is)\b)[\s*_]*\(?[{''.join(task.options)}]\)?$")
     for index, (token, _) in enumerate(tokens):
         text = (text + token)[-80:]
-        if token.strip("() \n") and wanted.search(text):
+        word_goes_on = index + 1 < len(tokens) and tokens[index + 1][0][:1].isalnum()
+        if token.strip("() \n") and wanted.search(text) and not word_goes_on:
             place = index
     return place

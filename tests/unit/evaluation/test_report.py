@@ -18,6 +18,7 @@ from clinical_reasoner.evaluation.metrics import Estimate, ModelMetrics
 from clinical_reasoner.evaluation.plots import confusion_svg, forest_svg
 from clinical_reasoner.evaluation.report import (
     RESEARCH_NOTICE,
+    STAND_IN_NOTICE,
     SYNTHETIC_NOTICE,
     Claims,
     Example,
@@ -35,7 +36,7 @@ ARMS = [("teacher", "direct"), ("teacher", "few_shot"), ("student", "label_only"
 ARMS += [("vision", "label_only"), ("logistic", "baseline"), ("majority", "baseline")]
 NAMES = {key: f"{key[0].title()} <{key[1]}> & co" for key in ARMS}
 TEXT = "{http://www.w3.org/2000/svg}text"
-SMALL_NOTE = "Synthetic patients, small stand-in models."
+SMALL_NOTE = "Synthetic patients. Small stand-in models."
 DESCRIPTION = (
     "The patient is 74 years old.\n\n  Brain MRI:\n<script>alert('x')</script> & \"quoted\" <img src=x onerror=y>"
 )
@@ -109,6 +110,7 @@ def report_of(**changes: Any) -> ReportInput:
         "task_title": load_task("configs/tasks/alzheimers.yaml").title,
         "labels": load_task("configs/tasks/alzheimers.yaml").label_names,
         "synthetic": True,
+        "stand_ins": True,
         "metrics": tuple(metrics_of(key, 0.4 + 0.05 * place) for place, key in enumerate(ARMS)),
         "names": NAMES,
         "ceiling": 0.813,
@@ -225,7 +227,7 @@ def test_synthetic_is_said_wherever_numbers_are_and_only_if_true(page: str) -> N
     assert parsed.text.index(SYNTHETIC_NOTICE) < parsed.text.index("Comparison of models")
     assert [SMALL_NOTE in caption for caption in parsed.captions] == [True, True, True, True, False]  # last: versions
     assert len(re.findall(rf"<figcaption>(Accuracy|Macro-F1).*{SMALL_NOTE}", page)) == 2
-    real = render_report(report_of(synthetic=False))
+    real = render_report(report_of(synthetic=False, stand_ins=False))
     assert RESEARCH_NOTICE in parsed.text and RESEARCH_NOTICE in Page(real).text
     assert "ynthetic patient" not in Page(real).text and SYNTHETIC_NOTICE not in real
 
@@ -299,9 +301,9 @@ def test_metrics_json_is_plain_and_holds_no_patient_text() -> None:
     assert read["models"][0]["accuracy"] == {"value": 0.4, "low": pytest.approx(0.3), "high": pytest.approx(0.48)}
     assert [one["includes_zero"] for one in read["differences"]] == [False, False, True]
     assert read["ceiling"]["accuracy"] == 0.813
-    assert read["synthetic"] is True and read["synthetic_notice"] == SYNTHETIC_NOTICE
+    assert read["synthetic"] is True and read["caveats"] == [SYNTHETIC_NOTICE, STAND_IN_NOTICE]
     assert "74 years" not in written and "atrophy" not in written
-    assert metrics_json(report_of(synthetic=False, ceiling=None))["synthetic_notice"] is None
+    assert metrics_json(report_of(synthetic=False, ceiling=None))["caveats"] == [STAND_IN_NOTICE]
 
 
 def test_input_that_does_not_fit_raises() -> None:
