@@ -1,7 +1,7 @@
 """The endpoint with the students of a finished run.
 
     python jobs/serve_endpoint.py --config configs/demo.yaml [serving.port=8000 ...] [--dry-run]
-    ray job submit --working-dir . --runtime-env configs/runtime-env.yaml -- \
+    ray job submit --working-dir . --runtime-env configs/runtime-env.yaml -- \\
         python jobs/serve_endpoint.py --config configs/demo.yaml run.path=/path/of/the/run
 
 It prints its address and an example call when it is ready, and runs until Ctrl-C or SIGTERM.
@@ -9,6 +9,7 @@ It prints its address and an example call when it is ready, and runs until Ctrl-
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
@@ -28,6 +29,7 @@ def main() -> None:
 
     from clinical_reasoner.cluster import connect
 
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with reported():
         connect(config.run.logical_cpus)
         signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -85,7 +85,8 @@ def _ingress(ongoing: int, queued: int) -> serve.Deployment:
         max_ongoing_requests=ongoing,
         max_queued_requests=queued,
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=RETRY_AFTER_S),
-        ray_actor_options={"num_cpus": 0.1, "runtime_env": {"env_vars": dict(QUIET)}},
+        # No CPU of its own: with one per engine, `serve run` then fits on two cores.
+        ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": dict(QUIET)}},
     )
     deployment: serve.Deployment = configured(serve.ingress()(DiagnosisIngress))
     return deployment

@@ -12,7 +12,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.llm import LLMConfig, build_llm_deployment
-from ray.serve.llm.openai_api_models import ChatCompletionRequest, ErrorResponse
+from ray.serve.llm.openai_api_models import ChatCompletionRequest
 
 from clinical_reasoner.cluster import QUIET
 from clinical_reasoner.config.serving import ServingConfig
@@ -86,7 +86,7 @@ async def ask_engine(role: AnsweredBy, engine: Engine, messages: list[Message]) 
     except asyncio.CancelledError:
         stream.cancel()
         raise
-    if isinstance(response, ErrorResponse):
+    if hasattr(response, "error"):  # an ErrorResponse, but not of the class that ray.serve.llm exports
         raise _refusal(role, response, engine)
     choice = response.choices[0]
     places = choice.logprobs.content if choice.logprobs else []

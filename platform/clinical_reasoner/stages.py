@@ -90,7 +90,7 @@ def file_fingerprint(path: str) -> str:
 
 
 def model_fingerprint(model: str) -> str:
-    """Of a local model folder: names, sizes and the first 4 MiB of its files; of a hub name: the name."""
+    """Of a local model folder: names, sizes, and first and last 4 MiB of its files; of a hub name: the name."""
     folder = Path(model)
     if not folder.is_dir():
         return model
@@ -99,5 +99,7 @@ def model_fingerprint(model: str) -> str:
         if file.suffix in {".safetensors", ".json", ".jinja"}:
             digest.update(f"{file.name}:{file.stat().st_size}".encode())
             with file.open("rb") as stream:
+                digest.update(stream.read(_HASHED_BYTES))
+                stream.seek(max(stream.tell(), file.stat().st_size - _HASHED_BYTES))
                 digest.update(stream.read(_HASHED_BYTES))
     return digest.hexdigest()

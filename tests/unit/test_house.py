@@ -113,4 +113,5 @@ def test_only_readers_of_studies_name_the_disease() -> None:
 @pytest.mark.parametrize("job", JOBS, ids=shown)
 def test_job_says_how_it_is_submitted(job: Path) -> None:
     docstring = ast.get_docstring(ast.parse(job.read_text(encoding="utf-8"))) or ""
-    assert re.search(rf"^ *ray job submit --.* python jobs/{job.name}\b", docstring, flags=re.MULTILINE)
+    one_line = re.sub(r"\\\n\s*", "", docstring)
+    assert re.search(rf"^ *ray job submit --.* python jobs/{job.name}\b", one_line, flags=re.MULTILINE)

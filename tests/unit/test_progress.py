@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from clinical_reasoner import progress
@@ -19,7 +21,7 @@ def test_log_has_a_line_after_each_interval(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter([0.0, 10.0, 16.0, 16.0, 20.0])
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     with ProgressBar("answers", 9) as bar:
         bar.update(1)  # after 10 s: too soon
         bar.update(2)  # after 16 s: a line

@@ -169,4 +169,4 @@ def test_measure_is_a_number(value: float) -> None:
 def test_rows_are_frozen() -> None:
     row = PatientRow(**VISIT, cohort="c")
     with pytest.raises(ValidationError, match="frozen"):
-        row.split = "test"
+        row.split = "test"  # type: ignore[misc]

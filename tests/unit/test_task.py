@@ -98,7 +98,7 @@ def test_missing_file_is_an_error_that_the_user_can_mend(tmp_path: Path) -> None
 
 def test_task_is_frozen_and_a_key(task: DiagnosisTask) -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        task.name = "other"
+        task.name = "other"  # type: ignore[misc]
     same_name = task.model_copy(update={"title": "something else"})
     assert hash(same_name) == hash(task)
     assert same_name != task

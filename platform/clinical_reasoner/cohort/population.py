@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import sqrt
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -78,6 +79,10 @@ class Population(_Strict):
                 "below 1, because a w-score has SD 1 in controls"
             )
         return self
+
+    def graded_at(self, cut_points: Sequence[float]) -> Population:
+        """The same people, graded at other cut points."""
+        return self.model_copy(update={"cut_points": tuple(cut_points)})
 
     @property
     def controls(self) -> LabelDistribution:

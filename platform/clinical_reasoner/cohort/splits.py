@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 
+from clinical_reasoner.errors import UserError
 from clinical_reasoner.records import Split
 
 
@@ -20,8 +21,8 @@ def split_of(patient_id: str, shares: Mapping[Split, float], seed: int) -> Split
 
 
 def check_no_leak(rows: Iterable[tuple[str, str]]) -> None:
-    """Raises ValueError when a person of `(patient_id, split)` rows is in two splits. Names no one: only the count."""
+    """Raises UserError when a person of `(patient_id, split)` rows is in two splits. Names no one: only the count."""
     seen: dict[str, str] = {}
     leaking = {patient for patient, split in rows if seen.setdefault(patient, split) != split}
     if leaking:
-        raise ValueError(f"{len(leaking)} people are in more than one split; splits must be by subject")
+        raise UserError(f"{len(leaking)} people are in more than one split; splits must be by subject")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 from pydantic import ValidationError
 
 from clinical_reasoner.cohort.splits import split_of
@@ -18,6 +19,8 @@ from clinical_reasoner.errors import UserError
 from clinical_reasoner.records import Measure, PatientRow, RejectedRow, Split
 from clinical_reasoner.task import DiagnosisTask
 
+LARGEST_W_SCORE = 20.0
+"""Residual SD; a larger number in a finding's column is something else."""
 GRADE_UNIT = "grade"
 """Unit of a measure that is already a grade: its rank in the task, 0 for the unaffected grade."""
 _COPIED = (
@@ -71,18 +74,35 @@ def _load(path: str) -> pd.DataFrame:
     file = Path(path)
     if not file.is_file():
         raise CohortError(f"cohort.path: no file at {path!r} (looked in {Path.cwd()})")
+    try:
+        return _parse(file)
+    except UnicodeDecodeError as error:
+        raise CohortError(f"cohort.path {path}: not UTF-8; save it again as UTF-8") from error
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, pa.ArrowInvalid) as error:
+        raise CohortError(f"cohort.path {path}: not readable as {file.suffix[1:]} ({type(error).__name__})") from error
+
+
+def _parse(file: Path) -> pd.DataFrame:
     if file.suffix == ".parquet":
         return pd.read_parquet(file)
     if file.suffix == ".csv":
         # pandas would also read "None" as missing, where it may well mean the grade; an id such as 007 keeps its zeros.
-        return pd.read_csv(file, dtype={"patient_id": str, "visit_id": str}, keep_default_na=False, na_values=_MISSING)
-    raise CohortError(f"cohort.path {path}: {file.suffix or 'no'} ending; use .csv or .parquet")
+        return pd.read_csv(
+            file,
+            dtype={"patient_id": str, "visit_id": str},
+            keep_default_na=False,
+            na_values=_MISSING,
+            skip_blank_lines=False,  # they count as lines
+        )
+    raise CohortError(f"cohort.path {file}: {file.suffix or 'no'} ending; use .csv or .parquet")
 
 
 def _rows(frame: pd.DataFrame) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line in the file, known values)."""
+    """(line in the file, known values); an empty line is no row."""
     for number, row in enumerate(frame.to_dict("records"), start=2):
-        yield number, {str(key): value for key, value in row.items() if not pd.isna(value)}
+        known = {str(key): value for key, value in row.items() if not pd.isna(value)}
+        if known:
+            yield number, known
 
 
 def _patient(
@@ -114,6 +134,9 @@ def _measure(value: Any, finding: str, task: DiagnosisTask) -> Measure:
     if str(value).strip().lower() in by_name:
         return Measure(name=finding, value=float(by_name[str(value).strip().lower()]), unit=GRADE_UNIT)
     try:
-        return Measure(name=finding, value=float(value), unit="w")
+        w_score = float(value)
     except ValueError as error:
         raise ValueError(f"{finding}: neither a grade ({', '.join(task.grade_names)}) nor a w-score") from error
+    if not abs(w_score) <= LARGEST_W_SCORE:  # so that NaN is refused too
+        raise ValueError(f"{finding}: beyond +-{LARGEST_W_SCORE:g}, so no w-score; is it a volume?")
+    return Measure(name=finding, value=w_score, unit="w")

@@ -10,8 +10,10 @@ from clinical_reasoner.config.base import StrictConfig
 
 
 class Phase(StrictConfig):
-    max_shots: int = Field(ge=0, le=8)
-    """Most exemplars in a prompt."""
+    text: Literal["restatements", "asks"] = "asks"
+    """Short restatements of little evidence, or the asks of the stages."""
+    max_shots: int = Field(default=0, ge=0, le=8)
+    """Asks: most exemplars in a prompt."""
     steps: int = Field(gt=0)
     batch: int = Field(gt=0)
     """Chats per step."""

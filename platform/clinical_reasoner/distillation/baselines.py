@@ -41,7 +41,7 @@ def fit_logistic_regression(frame: pd.DataFrame, labels: Sequence[str], task: Di
         SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True), StandardScaler()
     )
     words = make_pipeline(
-        SimpleImputer(strategy="constant", fill_value="unknown", missing_values=None),
+        SimpleImputer(strategy="constant", fill_value="unknown", missing_values=None, keep_empty_features=True),
         OneHotEncoder(handle_unknown="ignore"),
     )
     columns = ColumnTransformer([("numbers", numbers, numeric), ("choices", words, choices)])

@@ -68,12 +68,12 @@ def collect(config: PipelineConfig, run: RunFolder, predictions: pa.Table) -> Re
 
 def _ceiling(cohort: SyntheticCohort, config: PipelineConfig, task: DiagnosisTask) -> tuple[float, str]:
     """Mean of the largest posterior over fresh patients of the population: the accuracy of the Bayes rule."""
-    population = load_population(cohort.population, task)
+    population = load_population(cohort.population, task).graded_at(config.evidence.cut_points)
     rule = BayesRule(population, task.grade_names)
     best = []
     for index in range(config.evaluation.ceiling_draws):
         patient = draw_patient(population, index, CEILING_SEED, {"test": 1.0})
-        grades = {found.name: found.grade for found in grade_patient(patient, task, config.evidence.cut_points)}
+        grades = {found.name: found.grade for found in grade_patient(patient, task, population.cut_points)}
         evidence = evidence_of(patient, grades, task)
         best.append(rule.posterior(evidence.fields, evidence.grades).max())
     error = float(np.std(best) / np.sqrt(len(best)))

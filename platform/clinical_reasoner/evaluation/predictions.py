@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from clinical_reasoner.cohort.bayes import BayesRule
+from clinical_reasoner.cohort.population import Population
 from clinical_reasoner.cohort.stage import load_population
 from clinical_reasoner.config.cohort import SyntheticCohort
 from clinical_reasoner.config.pipeline import PipelineConfig
@@ -38,7 +39,8 @@ def make_predictions(config: PipelineConfig, run: RunFolder) -> Manifest:
             rows += _answered(table, "student", dict.fromkeys(("direct", "diagnose"), arm))
         rows += _logistic_regression(findings, task, config.evaluation.seed)
         if isinstance(config.cohort, SyntheticCohort):
-            rows += _bayes_rule(findings, task, config.cohort)
+            population = load_population(config.cohort.population, task).graded_at(config.evidence.cut_points)
+            rows += _bayes_rule(findings, task, population)
         run.write_table(PREDICTIONS_STAGE, to_table(rows, PREDICTIONS))
         return Rows(len(rows), len(rows))
 
@@ -71,8 +73,8 @@ def _logistic_regression(findings: pa.Table, task: DiagnosisTask, seed: int) -> 
     ]
 
 
-def _bayes_rule(findings: pa.Table, task: DiagnosisTask, cohort: SyntheticCohort) -> list[PredictionRow]:
-    rule = BayesRule(load_population(cohort.population, task), task.grade_names)
+def _bayes_rule(findings: pa.Table, task: DiagnosisTask, population: Population) -> list[PredictionRow]:
+    rule = BayesRule(population, task.grade_names)
     predictions = []
     for row in findings.to_pylist():
         if row["split"] == "test":

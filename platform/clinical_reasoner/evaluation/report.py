@@ -16,10 +16,8 @@ from clinical_reasoner.evaluation.metrics import Estimate, Key, ModelMetrics
 from clinical_reasoner.evaluation.plots import confusion_svg, forest_svg
 
 RESEARCH_NOTICE = "Research use only. Not a medical device."
-SYNTHETIC_NOTICE = (
-    "All patients in this report are synthetic. The numbers say nothing about real patients."
-)
-STAND_IN_NOTICE = "The models are small stand-ins made by this project; they know no medicine beyond synthetic patients."
+SYNTHETIC_NOTICE = "All patients in this report are synthetic. The numbers say nothing about real patients."
+STAND_IN_NOTICE = "The models are small stand-ins made by this project; they know synthetic patients, not medicine."
 
 
 class _Strict(BaseModel):

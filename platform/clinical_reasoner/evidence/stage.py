@@ -43,6 +43,7 @@ def make_findings(config: PipelineConfig, run: RunFolder) -> Manifest:
                     description=description,
                 )
             )
+        _check_splits(rows)
         run.write_table(FINDINGS_STAGE, to_table(rows, FINDINGS))
         run.write_rejected(FINDINGS_STAGE, to_table(rejected, REJECTED))
         return Rows(len(patients), len(rows), len(rejected))
@@ -56,3 +57,11 @@ def _unusable(patient: PatientRow, description: str, question: str) -> str | Non
     if description == question:
         return "no evidence: no patient field and no finding is known"
     return None
+
+
+def _check_splits(rows: list[FindingsRow]) -> None:
+    """Before anything expensive: there is something to train on and something to test with."""
+    if len({row.label for row in rows if row.split == "train"}) < 2:
+        raise UserError("findings: the training split has fewer than two diagnoses; use more patients or another split")
+    if not any(row.split == "test" for row in rows):
+        raise UserError("findings: no usable visit in the test split; use more patients or another split")

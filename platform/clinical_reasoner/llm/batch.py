@@ -72,14 +72,14 @@ def generate(
     `render` and `finish` run on the workers and must be picklable. Resumes from `batch.work`; the caller clears that
     folder once it has written the table. Raises RunError when a row is missing or double.
     """
+    if not batch.prompts.num_rows:
+        return schema.empty_table()
     done = run.child(batch.work, "generated")
     wanted = batch.prompts.column(batch.id_column).to_pylist()
     if run.count_rows(f"{batch.work}/generated") < len(wanted):
         run.write_table(f"{batch.work}/prompts", batch.prompts)
         connect(logical_cpus)
-        _run_pipeline(
-            run.child(batch.work, "prompts"), done, run.child(batch.work, "checkpoint"), batch, model, render, finish
-        )
+        _run_pipeline(run, batch, model, render, finish, schema.names)
     table = run.read_table(f"{batch.work}/generated", schema)
     place = {row_id: index for index, row_id in enumerate(table.column(batch.id_column).to_pylist())}
     if len(place) != table.num_rows or place.keys() != set(wanted):
@@ -91,25 +91,42 @@ def generate(
 
 
 def _run_pipeline(
-    source: str,
-    destination: str,
-    checkpoint: str,
+    run: RunFolder,
     batch: Batch,
     model: Model,
     render: Callable[[Row], list[Message]],
     finish: Callable[[Row, Generation], Row],
+    columns: Sequence[str],
 ) -> None:
     import ray
     from ray.data.checkpoint import CheckpointConfig
 
     context = ray.data.DataContext.get_current()
-    context.checkpoint_config = CheckpointConfig(id_column=batch.id_column, checkpoint_path=checkpoint)
+    context.checkpoint_config = CheckpointConfig(
+        id_column=batch.id_column, checkpoint_path=run.child(batch.work, "checkpoint")
+    )
     try:
         # Text rows are tiny: left alone they become one block, written once at the very end.
-        rows = ray.data.read_parquet(source).repartition(target_num_rows_per_block=batch.rows_per_block)
-        build_batch_processor(model, render, finish)(rows).write_parquet(destination)
+        rows = ray.data.read_parquet(run.child(batch.work, "prompts")).repartition(
+            target_num_rows_per_block=batch.rows_per_block
+        )
+        answered = build_batch_processor(model, render, finish)(rows)
+        answered.map(_Settler(finish, tuple(columns)), num_cpus=0.1).write_parquet(run.child(batch.work, "generated"))
     finally:
         context.checkpoint_config = None
+
+
+@dataclass(frozen=True)
+class _Settler:
+    """Ray hands rows whose prompt failed past `postprocess`, with prompt and all: they are finished here, and every row
+    keeps just the columns of the table."""
+
+    finish: Callable[[Row, Generation], Row]
+    columns: tuple[str, ...]
+
+    def __call__(self, row: Row) -> Row:
+        finished = self.finish(row, read_generation(row)) if row.get(ENGINE_ERROR) else row
+        return {name: finished[name] for name in self.columns}
 
 
 def build_batch_processor(

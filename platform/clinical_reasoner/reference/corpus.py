@@ -9,11 +9,11 @@ from typing import Literal
 
 from clinical_reasoner.cohort.population import Population
 from clinical_reasoner.cohort.synthetic import draw_patient
-from clinical_reasoner.evidence.description import Evidence, describe_evidence, evidence_of
+from clinical_reasoner.evidence.description import Evidence, describe_evidence, evidence_of, without_question
 from clinical_reasoner.evidence.grading import grade_patient
 from clinical_reasoner.llm.prompting import Exemplar, Message, render_answer, render_messages
 from clinical_reasoner.records import Ask
-from clinical_reasoner.reference.writer import Wording, write_rationale, write_unweighed
+from clinical_reasoner.reference.writer import Wording, restate, write_rationale, write_unweighed
 from clinical_reasoner.task import DiagnosisTask
 
 Role = Literal["teacher", "student"]
@@ -54,6 +54,23 @@ def chats(spec: CorpusSpec, max_shots: int) -> Iterator[list[Message]]:
         rationale = _rationale(spec, evidence, label, rng)
         yield [*messages, {"role": "assistant", "content": render_answer(ask, rationale, label, spec.task)}]
         index += 1 + shots
+
+
+def restatements(spec: CorpusSpec) -> Iterator[list[Message]]:
+    """Endless short chats in which little evidence is said again: where a small model learns to copy, at low cost."""
+    rng = Random(spec.seed + 1)
+    index = 0
+    while True:
+        evidence, _ = _case(spec, index, rng)
+        fields = rng.sample(list(evidence.fields), min(len(evidence.fields), rng.randint(1, 3)))
+        start, length = rng.randrange(len(spec.task.findings)), rng.randint(2, 7)
+        grades = list(evidence.grades.items())[start : start + length]
+        little = Evidence({name: value for name, value in evidence.fields.items() if name in fields}, dict(grades))
+        said = restate(little, spec.task, spec.wording, rng).sentences
+        index += 1
+        if said:
+            description = without_question(describe_evidence(little, spec.task), spec.task)
+            yield [{"role": "user", "content": description}, {"role": "assistant", "content": " ".join(said)}]
 
 
 def _case(spec: CorpusSpec, index: int, rng: Random) -> tuple[Evidence, str]:

@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from clinical_reasoner.config.reference import Phase, ReferenceConfig
 from clinical_reasoner.llm.prompting import Message
 from clinical_reasoner.progress import ProgressBar
-from clinical_reasoner.reference.corpus import CorpusSpec, chats
+from clinical_reasoner.reference.corpus import CorpusSpec, chats, restatements
 from clinical_reasoner.reference.tokenizer import END
 
 IGNORED = -100
@@ -70,7 +70,8 @@ def batches(
     spec: CorpusSpec, phase: Phase, tokenizer: PreTrainedTokenizerFast, config: ReferenceConfig
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Endless padded batches (tokens, attention, targets, weights), each (batch, length); similar lengths together."""
-    examples = (encode(chat, tokenizer, config.option_weight) for chat in chats(spec, phase.max_shots))
+    text = restatements(spec) if phase.text == "restatements" else chats(spec, phase.max_shots)
+    examples = (encode(chat, tokenizer, config.option_weight) for chat in text)
     fitting = (example for example in examples if len(example.tokens) <= config.context)
     generator = torch.Generator().manual_seed(config.seed)
     while True:

@@ -65,7 +65,7 @@ class Wording(_Strict):
 
 
 @dataclass(frozen=True)
-class _Said:
+class Said:
     sentences: list[str]
     levels: dict[str, str]
     """Factor -> level that was found."""
@@ -73,22 +73,23 @@ class _Said:
 
 def write_rationale(evidence: Evidence, label: str, task: DiagnosisTask, wording: Wording, rng: Random) -> str:
     """A rationale that restates the evidence and weighs it towards `label`."""
-    said = _restate(evidence, task, wording, rng)
+    said = restate(evidence, task, wording, rng)
     return " ".join([*said.sentences, _conclude(said.levels, label, task, wording, rng)])
 
 
 def write_unweighed(evidence: Evidence, label: str, task: DiagnosisTask, wording: Wording, rng: Random) -> str:
     """As `write_rationale`, but the conclusion weighs levels picked at random: language without knowledge."""
-    said = _restate(evidence, task, wording, rng)
+    said = restate(evidence, task, wording, rng)
     levels = {name: rng.choice(list(texts)) for name, texts in wording.factors.items()}
     other = rng.choice(list(wording.labels))
     return " ".join([*said.sentences, _conclude(levels, label, task, wording, rng, judged_as=other)])
 
 
-def _restate(evidence: Evidence, task: DiagnosisTask, wording: Wording, rng: Random) -> _Said:
-    said = _Said([], {})
+def restate(evidence: Evidence, task: DiagnosisTask, wording: Wording, rng: Random) -> Said:
+    """The evidence in the sentences of the wording, with the level of each factor."""
+    said = Said([], {})
     for name, field in wording.fields.items():
-        if name in evidence.fields and (name != "age_years" or rng.random() < 0.5):
+        if name in evidence.fields:
             value = evidence.fields[name]
             text = field.values[value] if field.values else _by_threshold(field, float(value))
             said.levels[name] = text.level
@@ -110,22 +111,9 @@ def _by_threshold(field: FieldText, value: float) -> LevelText:
 
 
 def claims_text(grades: dict[str, str], task: DiagnosisTask) -> str:
-    """Graded findings as one phrase, most affected first: `severe hippocampal and entorhinal atrophy and no ...`."""
-    phrases = []
-    short = {finding.name: min((finding.term, *finding.synonyms[:1]), key=len) for finding in task.findings}
+    """Graded findings as one phrase, in the order given: `severe hippocampal atrophy and no amygdala atrophy`."""
     terms = {finding.name: finding.term for finding in task.findings}
-    for grade in reversed(task.grade_names):
-        names = [name for name in grades if grades[name] == grade]
-        by_head: dict[str, list[str]] = {}
-        for name in names:
-            term = terms[name] if terms[name].endswith("atrophy") else short[name]
-            modifier, head = term.rsplit(" ", 1) if term.endswith("atrophy") else (term, "")
-            by_head.setdefault(head, []).append(modifier)
-        joint = "or" if grade == task.grade_names[0] else "and"
-        for head, modifiers in by_head.items():
-            whole = [f"{join_words(modifiers, joint)} {head}"] if head else modifiers
-            phrases += [f"{grade.lower()} {text}" for text in whole]
-    return join_words(phrases)
+    return join_words([f"{grade.lower()} {terms[name]}" for name, grade in grades.items()])
 
 
 def _conclude(

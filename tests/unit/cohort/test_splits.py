@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clinical_reasoner.cohort.splits import check_no_leak, split_of
+from clinical_reasoner.errors import UserError
 from clinical_reasoner.records import Split
 
 SHARES: dict[Split, float] = {"train": 0.6, "validation": 0.1, "test": 0.3}
@@ -53,6 +54,6 @@ def test_shares_are_met_within_sampling_error_and_seeds_differ() -> None:
 
 def test_leak_is_counted_and_names_no_one() -> None:
     check_no_leak([("ann", "train"), ("bob", "test"), ("ann", "train")])
-    with pytest.raises(ValueError, match=r"^1 people are in more than one split") as error:
+    with pytest.raises(UserError, match=r"^1 people are in more than one split") as error:
         check_no_leak([("ann", "train"), ("bob", "test"), ("ann", "test"), ("ann", "train")])
     assert "ann" not in str(error.value)

@@ -102,7 +102,7 @@ def test_finding_is_a_grade_or_a_w_score(
         ("apoe4_copies", "34", "apoe4_copies: .*less than or equal to 2"),
         ("hippocampal_atrophy", "moderate", "hippocampal_atrophy: neither a grade .No, Mild, Severe. nor a w-score"),
         ("hippocampal_atrophy", "None", "hippocampal_atrophy: neither a grade"),
-        ("hippocampal_atrophy", "inf", "hippocampal_atrophy: neither a grade"),
+        ("hippocampal_atrophy", "inf", "hippocampal_atrophy: beyond"),
         ("patient_id", "", "patient_id is empty"),
     ],
 )
@@ -141,6 +141,13 @@ def test_rows_in_are_rows_out_plus_rejected(tmp_path: Path, task: DiagnosisTask)
     assert [row.source for row in rejected] == [f"cohort.csv:{line}" for line in range(33, 52)]
 
 
+def test_empty_lines_are_no_rows_but_count_as_lines(tmp_path: Path, task: DiagnosisTask) -> None:
+    lines = ["", GOOD, "", ",,,,,,,,,", GOOD.replace("20", "31"), "", ""]
+    patients, (rejected,) = read(csv(tmp_path, *lines), task)
+    assert patients == read(csv(tmp_path, GOOD), task)[0]
+    assert rejected.source == "cohort.csv:6"
+
+
 def test_given_split_is_kept(tmp_path: Path, task: DiagnosisTask) -> None:
     lines = ["1,test", "2,train", "3,", "4,dev"]
     patients, (rejected,) = read(csv(tmp_path, *lines, header="patient_id,split"), task)
@@ -176,7 +183,7 @@ def test_parquet_is_read_like_csv(tmp_path: Path, task: DiagnosisTask) -> None:
     )
     frame.to_parquet(file)
     (first, second), (rejected,) = read(file, task)
-    assert rejected.reason.startswith("frontal_atrophy: neither a grade")
+    assert rejected.reason.startswith("frontal_atrophy: beyond")
     assert (first.mmse, first.label, len(first.measures)) == (20, "NC", 1)
     assert (second.mmse, second.label) == (None, None)
     assert second.measures == (Measure(name="temporal_atrophy", value=-1.0, unit="w"),)

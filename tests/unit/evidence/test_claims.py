@@ -117,6 +117,18 @@ def test_claims_are_in_the_order_of_the_text(task: DiagnosisTask) -> None:
     assert [text[claim.start :][:4] for claim in claims] == ["Seve", "woma", "MMSE", "mild", "aged"]
 
 
+def test_longest_wording_wins(task: DiagnosisTask) -> None:
+    text = "He has an MMSE score of 24 out of 30."
+    (claim,) = extract_claims(text, task)
+    assert text[claim.start :].startswith("MMSE score of")
+    raw = task.model_dump()
+    raw["name"] = "with more mentions of marital status"
+    raw["sentences"][0][3]["mentions"] = {"married": ["married"], "never_married": ["never married"]}
+    more = DiagnosisTask.model_validate(raw)
+    assert said("She was never married.", more) == [("marital_status", "never_married")]
+    assert said("She was married.", more) == [("marital_status", "married")]
+
+
 EVIDENCE = Evidence({"mmse": "24", "sex": "female", "education_years": "12"}, {HIPPOCAMPUS: "Severe"})
 
 
@@ -188,9 +200,10 @@ def test_rationale_is_supported_until_one_word_is_changed(
     # MMSE, APOE4 and the findings of the four groups; age in half of the texts
     assert counts == ClaimCounts(supported=len(claims)) and len(claims) >= 2 + 5 + 5 + 2 + 1
     assert len({claim.name for claim in claims}) == len(claims)
-    vascular = evidence.grades["vascular_disease"].lower()
-    assert text.count(f"{vascular} vascular changes") == 1
-    flipped = text.replace(f"{vascular} vascular", f"{'mild' if vascular == 'no' else 'no'} vascular")
+    (vascular,) = (claim for claim in claims if claim.name == "vascular_disease")
+    before, after = text[: vascular.start], text[vascular.start :].removeprefix(vascular.value.lower())
+    assert after.startswith(" ") and text.count("vascular") == 1
+    flipped = f"{before}{'mild' if vascular.value == 'No' else 'no'}{after}"
     assert count_claims(extract_claims(flipped, task), evidence) == ClaimCounts(len(claims) - 1, 1)
     fewer = Evidence({name: evidence.fields[name] for name in evidence.fields if name != "mmse"}, evidence.grades)
     assert count_claims(claims, fewer) == ClaimCounts(len(claims) - 1, 0, 1)

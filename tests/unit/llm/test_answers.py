@@ -93,7 +93,9 @@ def test_answers_that_do_not(task: DiagnosisTask, text: str, reason: str) -> Non
 
 
 def test_rationale_is_what_stands_before_the_last_diagnosis(task: DiagnosisTask) -> None:
-    text = "Low MMSE.\n\nDiagnosis: (B) mild cognitive impairment\n\nOr rather:\n\n**Diagnosis:** (A) Alzheimer's disease"
+    text = (
+        "Low MMSE.\n\nDiagnosis: (B) mild cognitive impairment\n\nOr rather:\n\n**Diagnosis:** (A) Alzheimer's disease"
+    )
     assert parse_answer(text, "diagnose", task) == Answer(
         "Low MMSE.\n\nDiagnosis: (B) mild cognitive impairment\n\nOr rather:", "AD"
     )
@@ -182,7 +184,13 @@ def test_letter_with_its_bracket_in_one_token(task: DiagnosisTask, form: str, te
 
 
 def test_spellings_of_one_option_add_up(task: DiagnosisTask) -> None:
-    candidates = {"A": math.log(0.1), " A": math.log(0.1), "(B": math.log(0.4), "Bo": math.log(0.3), "CN": math.log(0.1)}
+    candidates = {
+        "A": math.log(0.1),
+        " A": math.log(0.1),
+        "(B": math.log(0.4),
+        "Bo": math.log(0.3),
+        "CN": math.log(0.1),
+    }
     logprobs: TokenLogprobs = [("Diagnosis:", {}), (" A", candidates)]
     assert option_probabilities(logprobs, task) == pytest.approx((1 / 3, 2 / 3, 0.0))
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from jinja2 import UndefinedError
-from jinja2.exceptions import TemplateNotFound
 from hypothesis import given
 from hypothesis import strategies as st
+from jinja2 import UndefinedError
+from jinja2.exceptions import TemplateNotFound
 
 from clinical_reasoner.evidence.description import with_question
 from clinical_reasoner.llm import prompting
@@ -102,7 +102,11 @@ def exemplar_file(tmp_path: Path, content: Any) -> str:
 
 
 def test_any_top_level_names(tmp_path: Path, task: DiagnosisTask) -> None:
-    content = {"Patient 7 (expert K.)": GOOD, "": GOOD | {"diagnosis": "(A)"}, "x": GOOD | {"diagnosis": "MCI", "by": "me"}}
+    content = {
+        "Patient 7 (expert K.)": GOOD,
+        "": GOOD | {"diagnosis": "(A)"},
+        "x": GOOD | {"diagnosis": "MCI", "by": "me"},
+    }
     exemplars = load_exemplars(exemplar_file(tmp_path, content), task)
     assert [one.label for one in exemplars] == ["NC", "AD", "MCI"]
     assert exemplars[0] == Exemplar(f"The patient is a man.\n\n{task.question_text()}", "He is well.", "NC")
@@ -120,10 +124,19 @@ def test_question_is_asked_once(tmp_path: Path, task: DiagnosisTask) -> None:
         ("{", "not readable as JSON"),
         ([], "expected an object with one entry per exemplar"),
         ({}, "expected an object with one entry per exemplar"),
-        ({"third case": "text"}, "third case: expected an object with patient_description, clinical_rationale, diagnosis"),
+        (
+            {"third case": "text"},
+            "third case: expected an object with patient_description, clinical_rationale, diagnosis",
+        ),
         ({"ok": GOOD, "third case": {}}, "third case: patient_description is missing"),
-        ({"third case": {**GOOD, "clinical_rationale": " "}}, "third case: clinical_rationale is missing or not a text"),
-        ({"third case": {**GOOD, "clinical_rationale": ["x"]}}, "third case: clinical_rationale is missing or not a text"),
+        (
+            {"third case": {**GOOD, "clinical_rationale": " "}},
+            "third case: clinical_rationale is missing or not a text",
+        ),
+        (
+            {"third case": {**GOOD, "clinical_rationale": ["x"]}},
+            "third case: clinical_rationale is missing or not a text",
+        ),
         ({"third case": {**GOOD, "diagnosis": "delirium"}}, "third case: diagnosis 'delirium' is none of AD, MCI, NC"),
     ],
 )

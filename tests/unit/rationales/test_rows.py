@@ -1,0 +1,164 @@
+"""From an ask to a prompt, and from a model's text to a row that says whether it may be trained on."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from typing import Any
+
+import pytest
+
+from clinical_reasoner.evidence.claims import ClaimCounts
+from clinical_reasoner.evidence.description import Evidence, describe_evidence
+from clinical_reasoner.llm.answers import Answer, ParseFailure, TokenLogprobs
+from clinical_reasoner.llm.batch import Generation
+from clinical_reasoner.llm.prompting import PROMPT_VERSION, Exemplar, render_messages
+from clinical_reasoner.rationales.rows import AskRenderer, RationaleFinisher, reject_reason
+from clinical_reasoner.records import RATIONALES, Ask, RationaleRow, to_table
+from clinical_reasoner.task import DiagnosisTask
+
+EVIDENCE = Evidence({"sex": "female", "mmse": "24"}, {"hippocampal_atrophy": "Severe"})
+GOOD = "An MMSE of 24 with severe hippocampal atrophy."
+LETTERS: TokenLogprobs = [("Diagnosis: (", {}), ("B", {"A": math.log(0.2), "B": math.log(0.6), "C": math.log(0.2)})]
+
+
+@pytest.fixture
+def renderer(task: DiagnosisTask, exemplars: tuple[Exemplar, ...]) -> AskRenderer:
+    return AskRenderer(task, exemplars)
+
+
+def row(task: DiagnosisTask, ask: Ask) -> dict[str, Any]:
+    return {
+        "row_id": f"p|bl|{ask}|0",
+        "patient_id": "p",
+        "visit_id": "bl",
+        "split": "test",
+        "label": "AD",
+        "description": describe_evidence(EVIDENCE, task),
+        "ask": ask,
+        "sample": 0,
+    }
+
+
+def generation(text: str, error: str | None = None) -> Generation:
+    return Generation(text, LETTERS, prompt_tokens=90, output_tokens=12, error=error)
+
+
+def finish(renderer: AskRenderer, ask: Ask, text: str, error: str | None = None) -> RationaleRow:
+    finisher = RationaleFinisher(renderer, "teacher-1", seed=5)
+    return RationaleRow.model_validate(finisher(row(renderer.task, ask), generation(text, error)))
+
+
+@pytest.mark.parametrize(("ask", "shots"), [("rationalize", 3), ("diagnose", 3), ("direct", 0)])
+def test_prompt_of_an_ask(renderer: AskRenderer, ask: Ask, shots: int) -> None:
+    one = row(renderer.task, ask)
+    expected = render_messages(
+        ask,
+        one["description"],
+        renderer.task,
+        exemplars=renderer.exemplars[:shots],
+        label="AD" if ask == "rationalize" else None,
+    )
+    assert renderer(one) == expected
+    assert len(expected) == 2 + 2 * shots
+    assert finish(renderer, ask, GOOD).shots == shots
+
+
+def test_recorded_diagnosis_reaches_no_prompt_but_that_of_rationalize(renderer: AskRenderer) -> None:
+    for ask in ("diagnose", "direct"):
+        prompts = [renderer({**row(renderer.task, ask), "label": label}) for label in renderer.task.label_names]
+        assert prompts[0] == prompts[1] == prompts[2]
+
+
+@pytest.mark.parametrize(
+    ("error", "answer", "claims", "reason"),
+    [
+        (None, Answer("r", "AD"), ClaimCounts(3), None),
+        (None, Answer("r", None), ClaimCounts(), None),
+        (None, Answer("r", "AD"), ClaimCounts(3, contradicted=1), "claims: contradicts the evidence"),
+        (None, Answer("r", "AD"), ClaimCounts(3, 0, not_in_evidence=1), "claims: states what is not in the evidence"),
+        (None, Answer("r", "AD"), ClaimCounts(3, 1, 1), "claims: contradicts the evidence"),
+        (None, ParseFailure("no diagnosis line"), ClaimCounts(3, 1), "parse: no diagnosis line"),
+        ("ValueError", ParseFailure("empty answer"), ClaimCounts(), "engine: ValueError"),
+        ("ValueError", Answer("r", "AD"), ClaimCounts(3), "engine: ValueError"),
+    ],
+)
+def test_why_a_rationale_is_rejected(
+    error: str | None, answer: Answer | ParseFailure, claims: ClaimCounts, reason: str | None
+) -> None:
+    assert reject_reason(generation("r", error), answer, claims) == reason
+
+
+def test_accepted_rationale(renderer: AskRenderer) -> None:
+    finished = finish(renderer, "rationalize", f"{GOOD}\n\nDiagnosis: (A) Alzheimer's disease")
+    assert finished == RationaleRow(
+        row_id="p|bl|rationalize|0",
+        patient_id="p",
+        visit_id="bl",
+        split="test",
+        label="AD",
+        ask="rationalize",
+        sample=0,
+        model="teacher-1",
+        prompt_version=PROMPT_VERSION,
+        shots=3,
+        seed=5,
+        text=f"{GOOD}\n\nDiagnosis: (A) Alzheimer's disease",
+        rationale=GOOD,
+        predicted=None,
+        probabilities=None,
+        claims_supported=2,
+        claims_contradicted=0,
+        claims_not_in_evidence=0,
+        accepted=True,
+        reject_reason=None,
+        prompt_tokens=90,
+        output_tokens=12,
+    )
+
+
+@pytest.mark.parametrize("ask", ["diagnose", "direct"])
+def test_diagnosis_with_probabilities(renderer: AskRenderer, ask: Ask) -> None:
+    finished = finish(renderer, ask, f"{GOOD}\n\nDiagnosis: (B) mild cognitive impairment")
+    assert finished.predicted == "MCI"
+    assert finished.rationale == (GOOD if ask == "diagnose" else None)
+    assert finished.probabilities == pytest.approx((0.2, 0.6, 0.2))
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "reason", "counts"),
+    [
+        (GOOD.replace("severe", "mild"), None, "claims: contradicts the evidence", (1, 1, 0)),
+        (f"{GOOD} She is 74 years old.", None, "claims: states what is not in the evidence", (2, 0, 1)),
+        ("A man with an MMSE of 24.", None, "claims: contradicts the evidence", (1, 1, 0)),
+        ("", None, "parse: empty answer", (0, 0, 0)),
+        ("", "ValueError", "engine: ValueError", (0, 0, 0)),
+    ],
+)
+def test_rejected_rationale_keeps_its_text_and_says_why(
+    renderer: AskRenderer, text: str, error: str | None, reason: str, counts: tuple[int, int, int]
+) -> None:
+    finished = finish(renderer, "rationalize", text, error)
+    assert not finished.accepted
+    assert finished.reject_reason == reason
+    assert finished.text == text
+    found = (finished.claims_supported, finished.claims_contradicted, finished.claims_not_in_evidence)
+    assert found == counts
+
+
+def test_diagnose_that_cannot_be_read_is_no_diagnosis(renderer: AskRenderer) -> None:
+    finished = finish(renderer, "diagnose", GOOD)
+    assert (finished.predicted, finished.rationale, finished.accepted) == (None, None, False)
+    assert finished.reject_reason == "parse: no diagnosis line"
+
+
+def test_rows_fit_the_table_and_workers_can_be_sent(renderer: AskRenderer) -> None:
+    finisher = RationaleFinisher(renderer, "teacher-1", seed=5)
+    sent = pickle.loads(pickle.dumps(finisher))
+    for ask in ("rationalize", "diagnose", "direct"):
+        one = row(renderer.task, ask)
+        assert sent.renderer(one) == renderer(one)
+        made = sent(one, generation(GOOD))
+        assert made == finisher(one, generation(GOOD))
+        assert list(made) == RATIONALES.names
+        assert to_table([RationaleRow.model_validate(made)], RATIONALES).num_rows == 1
