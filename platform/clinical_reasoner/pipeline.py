@@ -1,4 +1,4 @@
-"""All stages of a run in their order."""
+"""The stages of a run in their order, as the jobs call them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,29 @@ from clinical_reasoner.runs import RunFolder
 
 def run_pipeline(config: PipelineConfig) -> None:
     """Make every stage that is not finished, then print the comparison."""
+    generate_rationales(config)
+    distill_students(config)
+    evaluate_models(config)
+
+
+def generate_rationales(config: PipelineConfig) -> None:
+    """Patients, findings and rationales; prints what came of each ask."""
     run = RunFolder(config.run.path)
     make_patients(config, run)
     make_findings(config, run)
-    make_rationales(config, run)
-    for _ in make_students(config, run):
+    for ask, counts in make_rationales(config, run).details["asks"].items():
+        print(f"  {ask}: {', '.join(f'{name} {count}' for name, count in counts.items())}")
+
+
+def distill_students(config: PipelineConfig) -> None:
+    """Every configured student, from finished rationales."""
+    for _ in make_students(config, RunFolder(config.run.path)):
         pass
+
+
+def evaluate_models(config: PipelineConfig) -> None:
+    """The students' answers, predictions and the report, from finished students; prints the comparison."""
+    run = RunFolder(config.run.path)
     for _ in make_answers(config, run):
         pass
     make_predictions(config, run)

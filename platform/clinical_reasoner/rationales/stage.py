@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
+
+import pyarrow as pa
 
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.llm.batch import Batch, Model, generate
@@ -40,8 +43,7 @@ def make_rationales(config: PipelineConfig, run: RunFolder) -> Manifest:
         table = generate(run, batch, model, renderer, finisher, RATIONALES, config.run.logical_cpus)
         run.write_table(RATIONALES_STAGE, table)
         run.clear(batch.work)
-        reasons = Counter(reason or "accepted" for reason in table.column("reject_reason").to_pylist())
-        return Rows(asks.num_rows, table.num_rows, details={"reasons": dict(reasons)})
+        return Rows(asks.num_rows, table.num_rows, details=summarise(table))
 
     return run_stage(run, stage, make, overwrite=config.run.overwrite)
 
@@ -53,3 +55,22 @@ def chosen_exemplars(config: PipelineConfig, task: DiagnosisTask) -> tuple[Exemp
     if len(exemplars) < config.rationales.shots:
         raise TaskError(f"{path}: {len(exemplars)} exemplars, but rationales.shots={config.rationales.shots}")
     return exemplars[: config.rationales.shots]
+
+
+def summarise(table: pa.Table) -> dict[str, Any]:
+    """Counts of a `rationales` table: reasons, and for each ask its answers, those that parse, those that name the
+    recorded diagnosis, and claims by verdict."""
+    rows = table.to_pylist()
+    by_ask = {}
+    for ask in dict.fromkeys(row["ask"] for row in rows):
+        of_ask = [row for row in rows if row["ask"] == ask]
+        by_ask[ask] = {
+            "answers": len(of_ask),
+            "parsed": sum(not (row["reject_reason"] or "").startswith(("parse:", "engine:")) for row in of_ask),
+            "correct": sum(row["predicted"] is not None and row["predicted"] == row["label"] for row in of_ask),
+            "claims_supported": sum(row["claims_supported"] for row in of_ask),
+            "claims_contradicted": sum(row["claims_contradicted"] for row in of_ask),
+            "claims_not_in_evidence": sum(row["claims_not_in_evidence"] for row in of_ask),
+            "output_tokens": sum(row["output_tokens"] for row in of_ask),
+        }
+    return {"asks": by_ask, "reasons": dict(Counter(row["reject_reason"] or "accepted" for row in rows))}

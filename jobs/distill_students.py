@@ -1,0 +1,26 @@
+"""The students of a run whose rationales are finished.
+
+    python jobs/distill_students.py --config configs/demo.yaml [dotted.key=value ...] [--dry-run]
+    ray job submit --working-dir . --runtime-env configs/runtime-env.yaml -- \\
+        python jobs/distill_students.py --config configs/demo.yaml
+
+Finished stages are skipped; a killed run continues where it stopped.
+"""
+
+from __future__ import annotations
+
+from clinical_reasoner.config.loading import load_from_cli
+from clinical_reasoner.config.pipeline import PipelineConfig
+from clinical_reasoner.errors import reported
+
+
+def main() -> None:
+    config = load_from_cli(PipelineConfig, None, __doc__ or "")
+    from clinical_reasoner.pipeline import distill_students
+
+    with reported():
+        distill_students(config)
+
+
+if __name__ == "__main__":
+    main()
