@@ -6,6 +6,7 @@ run continues where it stopped.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -102,6 +103,7 @@ def _run_pipeline(
     from ray.data.checkpoint import CheckpointConfig
 
     context = ray.data.DataContext.get_current()
+    context.enable_operator_progress_bars = sys.stdout.isatty()  # in a log, the total is enough
     context.checkpoint_config = CheckpointConfig(
         id_column=batch.id_column, checkpoint_path=run.child(batch.work, "checkpoint")
     )
