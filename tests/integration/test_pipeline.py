@@ -47,7 +47,8 @@ def test_every_stage_has_a_manifest_that_accounts_for_its_rows(finished_run: Fin
         manifest = run.manifest(stage)
         assert manifest is not None, stage
         assert manifest.rows_in == manifest.rows_out + manifest.rows_rejected > 0, stage
-    assert not list(finished_run.path.glob("work/*/*")), "finished work is left behind"
+    left = [file.name for file in finished_run.path.glob("work/**/*") if file.is_file()]
+    assert left == [], "finished work is left behind"
 
 
 def test_reference_teacher_reads_the_patient(finished_run: FinishedRun) -> None:
