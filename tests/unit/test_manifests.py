@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -15,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 MANIFESTS = sorted((ROOT / "k8s").rglob("*.yaml"))
 
 
-def objects(kind: str) -> list[dict]:
+def objects(kind: str) -> list[dict[str, Any]]:
     found = [entry for file in MANIFESTS for entry in yaml.safe_load_all(file.read_text()) if entry["kind"] == kind]
     assert found, f"no {kind} in k8s/"
     return found
