@@ -38,11 +38,17 @@ class PatientRow(_Row):
     split: Split
     label: str | None = None
     """Diagnosis of this visit, a label name of the task; None where it is not known."""
+    label_source: str | None = None
+    """What the label was read from, e.g. `DX` or `CDR (proxy)`."""
     age_years: float | None = Field(default=None, ge=0, le=130)
     """Age at the visit, years."""
     sex: Literal["female", "male"] | None = None
     education_years: float | None = Field(default=None, ge=0, le=40)
     """Completed education, years."""
+    education_level: (
+        Literal["less_than_high_school", "high_school", "some_college", "college_graduate", "beyond_college"] | None
+    ) = None
+    """Where a study tells a level and no years."""
     marital_status: Literal["married", "widowed", "divorced", "never_married"] | None = None
     mmse: int | None = Field(default=None, ge=0, le=30)
     """Mini-Mental State Examination, points out of 30; higher is better."""
@@ -50,8 +56,31 @@ class PatientRow(_Row):
     """Number of APOE4 alleles."""
     measures: tuple[Measure, ...] = ()
     """Regional measures of the MRI."""
+    segmenter: str | None = None
+    """Software and version that measured, e.g. `freesurfer-6.0`; norms are never shared between segmenters."""
+    field_strength_t: float | None = Field(default=None, gt=0, le=12)
+    """Field strength of the scanner, tesla."""
+    at_least: tuple[str, ...] = ()
+    """Columns whose number stands for itself and everything above, as an age of 90 for 90 or older."""
+    warnings: tuple[str, ...] = ()
+    """What a reader of this row should know, e.g. `not defaced`; names no one."""
     image_path: str | None = None
     segmentation_path: str | None = None
+
+
+class MeasuresRow(_Row):
+    """What was measured in the files of one visit, and the pictures made of them."""
+
+    patient_id: str
+    visit_id: str
+    measures: tuple[Measure, ...] = ()
+    """Regional volumes (mm3) and shapes; empty where the visit had volumes already and only pictures were made."""
+    segmenter: str | None = None
+    """Software and version, and whether its tables or its label map were read; norms are never shared between them."""
+    warnings: tuple[str, ...] = ()
+    """Regions that are missing and what else a reader should know; names no one."""
+    slice_paths: tuple[str, ...] = ()
+    """PNG files below the run folder: the montage, then its slices."""
 
 
 class FindingValue(_Row):
@@ -78,6 +107,7 @@ class FindingsRow(_Row):
     findings: tuple[FindingValue, ...] = ()
     description: str
     slice_paths: tuple[str, ...] = ()
+    """PNG files below the run folder: the montage, then its slices."""
 
 
 class RationaleRow(_Row):
@@ -135,7 +165,7 @@ class RejectedRow(_Row):
     """One input that could not be used."""
 
     source: str
-    """Source file, line or path; or the row id of an ask."""
+    """Source file and line, or place in a table; never who it is about."""
     stage: str
     reason: str
 
@@ -160,6 +190,7 @@ def arrow_schema(row: type[BaseModel]) -> pa.Schema:
 
 
 PATIENTS = arrow_schema(PatientRow)
+MEASURES = arrow_schema(MeasuresRow)
 FINDINGS = arrow_schema(FindingsRow)
 RATIONALES = arrow_schema(RationaleRow)
 PREDICTIONS = arrow_schema(PredictionRow)

@@ -25,9 +25,12 @@ from pydantic_core import to_jsonable_python
 from clinical_reasoner import __version__
 from clinical_reasoner.errors import UserError
 
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Ray sets it in the processes of a submitted job."""
 TABLE_FILE = "part-00000.parquet"
 MANIFEST_FILE = "manifest.json"
 REJECTED = "rejected"
+WORK = "work"
 
 
 class RunError(UserError):
@@ -74,6 +77,11 @@ def filesystem(path: str) -> tuple[pafs.FileSystem, str]:
     if not path.startswith("s3://"):
         if "://" in path or not path:
             raise RunError(f"run.path {path!r} is neither a local path nor s3://bucket/folder")
+        if JOB_VARIABLE in os.environ and not Path(path).expanduser().is_absolute():
+            raise RunError(
+                f"run.path {path!r} is relative, and a submitted job works in a temporary copy of the project that is "
+                "removed after it; write run.path=/a/shared/folder or run.path=s3://bucket/folder"
+            )
         return pafs.LocalFileSystem(), os.path.abspath(Path(path).expanduser())
     base = path.removeprefix("s3://").strip("/")
     if not base:
@@ -151,6 +159,12 @@ class RunFolder:
         if self._type(folder) is pafs.FileType.Directory:
             self._fs.delete_dir(folder)
 
+    def clear_work(self, stage: str) -> None:
+        """Remove the unfinished work of a stage, whatever settings it was of."""
+        for folder in self._folders(self._at(f"{WORK}/{_stage(stage)}".rpartition("/")[0])):
+            if folder.startswith(f"{self._at(WORK)}/{stage}-"):
+                self._fs.delete_dir(folder)
+
     def write_table(self, stage: str, table: pa.Table) -> None:
         """Write the stage's table as its only Parquet file; calling it again replaces the table."""
         folder = self._at(_stage(stage))
@@ -175,9 +189,15 @@ class RunFolder:
         return pa.concat_tables([part.select(schema.names).cast(schema) for part in parts])
 
     def count_rows(self, stage: str) -> int:
-        """Rows in the Parquet files of a stage, finished or not; 0 when there are none."""
-        files = [file for file in self._files(self._at(_inside(stage))) if file.endswith(".parquet")]
-        return sum(pq.read_metadata(file, filesystem=self._fs).num_rows for file in files)
+        """Rows in the Parquet files of a stage, finished or not; a file that a killed writer left cut off has none."""
+        rows = 0
+        for file in self._files(self._at(_inside(stage))):
+            if file.endswith(".parquet"):
+                try:
+                    rows += pq.read_metadata(file, filesystem=self._fs).num_rows
+                except pa.ArrowInvalid:  # no footer
+                    continue
+        return rows
 
     def write_rejected(self, stage: str, table: pa.Table) -> None:
         """Write (or replace) the rows that the stage could not use."""
@@ -265,6 +285,10 @@ class RunFolder:
     def _files(self, folder: str) -> list[str]:
         entries = self._fs.get_file_info(pafs.FileSelector(folder, allow_not_found=True))
         return sorted(entry.path for entry in entries if entry.type is pafs.FileType.File)
+
+    def _folders(self, folder: str) -> list[str]:
+        entries = self._fs.get_file_info(pafs.FileSelector(folder, allow_not_found=True))
+        return sorted(entry.path for entry in entries if entry.type is pafs.FileType.Directory)
 
     @contextmanager
     def _replacing(self, file: str) -> Iterator[pa.NativeFile]:

@@ -51,6 +51,8 @@ class NumberField(_Strict):
     """Verb phrase with a `{value}` slot; follows "The patient"."""
     whole: bool = False
     """Written in completed whole units, as ages are."""
+    open_clause: str | None = Field(default=None, pattern=r"\{value\}")
+    """Clause of a value that stands for itself and everything above: "90+" is 90 or more."""
     mentions: tuple[str, ...] = ()
     """Other phrases, with a `{value}` slot, that state the same fact."""
 
@@ -68,6 +70,26 @@ class ChoiceField(_Strict):
 PatientField = Annotated[NumberField | ChoiceField, Field(discriminator="kind")]
 
 
+class RegionalMeasure(_Strict):
+    """What a finding's w-score is computed from: measures of the `patients` table, by name."""
+
+    regions: tuple[str, ...] = Field(min_length=1)
+    """Added up."""
+    over: tuple[str, ...] = ()
+    """Added up, they divide the first sum."""
+    worse: Literal["low", "high"]
+    """The affected side."""
+
+
+class RatingScale(_Strict):
+    """A visual rating that gives the finding's grade where no measure does."""
+
+    name: str
+    """Measure of the `patients` table with the unit `rating`."""
+    lowest: dict[str, dict[float, float]]
+    """Grade -> lowest age in years -> lowest rating of that grade from that age on."""
+
+
 class Finding(_Strict):
     name: str
     """Key in the `findings` table."""
@@ -75,6 +97,8 @@ class Finding(_Strict):
     """What the statement says after its grade, e.g. `hippocampal atrophy`."""
     synonyms: tuple[str, ...] = ()
     """Other names of the same finding in free text."""
+    measure: RegionalMeasure | None = None
+    rating: RatingScale | None = None
 
 
 class DiagnosisTask(_Strict):
@@ -87,6 +111,8 @@ class DiagnosisTask(_Strict):
     exemplars: str
     """Path of the JSON file with the expert exemplars."""
     labels: tuple[Label, ...] = Field(min_length=2)
+    controls: str | None = None
+    """Label of the unaffected people on whom norms are fitted."""
     grades: tuple[Grade, ...] = Field(min_length=2)
     """From unaffected to most affected."""
     sentences: tuple[tuple[PatientField, ...], ...]
@@ -106,6 +132,8 @@ class DiagnosisTask(_Strict):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ValueError(f"{kind} {twice[0]!r} stands there twice")
+        if self.controls is not None and self.controls not in self.label_names:
+            raise ValueError(f"controls {self.controls!r} is no label; labels are {', '.join(self.label_names)}")
         return self
 
     def __hash__(self) -> int:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from clinical_reasoner import __version__
-from clinical_reasoner.runs import Manifest, RunError, RunFolder, filesystem, identity
+from clinical_reasoner.runs import JOB_VARIABLE, Manifest, RunError, RunFolder, filesystem, identity
 
 SETTINGS: dict[str, Any] = {"cohort": {"size": 100, "kind": "synthetic"}, "seed": 1}
 TABLE = pa.table({"patient_id": ["p1", "p2"], "age_years": [70.0, None]})
@@ -246,3 +246,31 @@ def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:9000")
     with pytest.raises(RunError, match="write http://host:port"):
         filesystem("s3://bucket/run")
+
+
+def test_file_that_a_killed_writer_left_cut_off_has_no_rows(tmp_path: Path) -> None:
+    run = RunFolder(str(tmp_path))
+    run.write_table("work/w", pa.table({"n": [1, 2]}))
+    whole = (tmp_path / "work/w/part-00000.parquet").read_bytes()
+    (tmp_path / "work/w/part-00001.parquet").write_bytes(whole[:-20])
+    (tmp_path / "work/w/part-00002.parquet").write_bytes(b"")
+    assert run.count_rows("work/w") == 2
+
+
+def test_work_of_a_stage_goes_whatever_its_settings_were(tmp_path: Path) -> None:
+    run = RunFolder(str(tmp_path))
+    for name in ("students/a-1", "students/a-2", "students/ab-1", "students/a/answers-1"):
+        run.write_table(f"work/{name}", pa.table({"n": [1]}))
+    run.clear_work("students/a")
+    assert sorted(str(file.parent.relative_to(tmp_path)) for file in tmp_path.rglob("*.parquet")) == [
+        "work/students/a/answers-1",
+        "work/students/ab-1",
+    ]
+    run.clear_work("patients")  # that has none
+
+
+def test_submitted_job_needs_a_run_folder_that_outlives_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(JOB_VARIABLE, "{}")
+    with pytest.raises(RunError, match=r"run\.path 'runs/demo' is relative.*s3://"):
+        RunFolder("runs/demo")
+    assert RunFolder(str(tmp_path)).path == str(tmp_path)

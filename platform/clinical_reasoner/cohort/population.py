@@ -7,6 +7,7 @@ from math import sqrt
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from clinical_reasoner.config.cohort import SYNTHETIC_PREFIX, CutPoints
 from clinical_reasoner.errors import UserError
 from clinical_reasoner.task import DiagnosisTask
 
@@ -52,14 +53,15 @@ class FindingEffect(_Strict):
 
 
 class Population(_Strict):
-    name: str
+    name: str = Field(pattern=f"^{SYNTHETIC_PREFIX}")
+    """Name of the cohort in tables and reports."""
     shared_variance: float = Field(ge=0, lt=1)
     """Part of a finding's variance (beside severity) that it shares with the other findings of its domain."""
     missing_share: float = Field(ge=0, lt=1)
     """Probability that a value is missing, completely at random."""
     mmse_severity_correlation: float = Field(ge=0, lt=1)
     """Within a label, correlation of a low MMSE with latent severity."""
-    cut_points: tuple[float, ...]
+    cut_points: CutPoints
     """Descending w-scores: above the first is the first grade of the task, at or below the last is the last grade."""
     labels: dict[str, LabelDistribution]
     marital_status: dict[str, dict[str, float]]
@@ -70,8 +72,6 @@ class Population(_Strict):
     def _consistent(self) -> Population:
         if abs(sum(label.share for label in self.labels.values()) - 1) > 1e-3:
             raise ValueError(f"labels.*.share add up to {sum(x.share for x in self.labels.values()):.4f}, not to 1")
-        if list(self.cut_points) != sorted(self.cut_points, reverse=True):
-            raise ValueError(f"cut_points {self.cut_points} must descend")
         loudest = max(self.findings.values(), key=lambda finding: finding.effect)
         if loudest.effect * self.controls.severity.sd >= 1:
             raise ValueError(

@@ -15,6 +15,13 @@ VISIT = "bl"
 
 def draw_patient(population: Population, index: int, seed: int, shares: dict[Split, float]) -> PatientRow:
     """Patient `index` of the cohort `seed`. The same two numbers give the same patient, in any order and process."""
+    return draw_with_severity(population, index, seed, shares)[0]
+
+
+def draw_with_severity(
+    population: Population, index: int, seed: int, shares: dict[Split, float]
+) -> tuple[PatientRow, float]:
+    """The patient of `draw_patient`, and the latent severity of the disease, which no table holds."""
     rng = np.random.default_rng([seed, index])
     names = list(population.labels)
     label = names[rng.choice(len(names), p=_normalised([population.labels[name].share for name in names]))]
@@ -34,7 +41,7 @@ def draw_patient(population: Population, index: int, seed: int, shares: dict[Spl
         "apoe4_copies": int(rng.choice(3, p=spec.apoe4_probabilities)),
     }
     known = {name: value for name, value in values.items() if rng.random() >= population.missing_share}
-    return PatientRow(
+    patient = PatientRow(
         patient_id=patient_id,
         visit_id=VISIT,
         cohort=population.name,
@@ -43,6 +50,7 @@ def draw_patient(population: Population, index: int, seed: int, shares: dict[Spl
         measures=_draw_measures(population, severity, rng),
         **known,
     )
+    return patient, float(severity)
 
 
 def mmse_given_severity(population: Population, label: str, severity: float) -> tuple[float, float]:

@@ -1,21 +1,20 @@
 """A cohort from a table of one's own: CSV or Parquet, one row per visit, columns by name.
 
 Columns are those of the `patients` table (all but `patient_id` may be missing) and, for MRI evidence, one column per
-finding of the task with a grade (`No`, `Mild`, `Severe`) or a w-score.
+finding of the task with a grade (`No`, `Mild`, `Severe`) or a w-score (negative = more affected).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 from pydantic import ValidationError
 
+from clinical_reasoner.cohort.files import COPIED, CohortError, known_rows, load_frame
 from clinical_reasoner.cohort.splits import split_of
-from clinical_reasoner.errors import UserError
 from clinical_reasoner.records import Measure, PatientRow, RejectedRow, Split
 from clinical_reasoner.task import DiagnosisTask
 
@@ -23,39 +22,27 @@ LARGEST_W_SCORE = 20.0
 """Residual SD; a larger number in a finding's column is something else."""
 GRADE_UNIT = "grade"
 """Unit of a measure that is already a grade: its rank in the task, 0 for the unaffected grade."""
-_COPIED = (
-    "age_years",
-    "sex",
-    "education_years",
-    "marital_status",
-    "mmse",
-    "apoe4_copies",
-    "image_path",
-    "segmentation_path",
-)
-_MISSING = ["", "NA", "n/a", "NaN", "nan"]
-
-
-class CohortError(UserError):
-    """A cohort file cannot be read; the message names file, column and fix."""
 
 
 def read_cohort(
     path: str, name: str, task: DiagnosisTask, shares: Mapping[Split, float], seed: int
 ) -> tuple[list[PatientRow], list[RejectedRow]]:
-    """Patients and the rows that could not be used, with reasons. Rejected rows are named by line, never by person."""
-    frame = _load(path)
-    known = {"patient_id", "visit_id", "split", "label", *_COPIED, *(finding.name for finding in task.findings)}
-    unknown = sorted(set(frame.columns) - known)
-    if "patient_id" not in frame.columns or unknown:
-        wrong = f"unknown column {unknown[0]!r}" if unknown else "no column 'patient_id'"
-        raise CohortError(f"cohort.path {path}: {wrong}; known columns are {', '.join(sorted(known))}")
+    """Patients and the rows that could not be used, with reasons. Rejected rows are named by line, never by person.
+
+    A person's split is the one that the file states at any of their visits, else that of a hash of the id.
+    """
+    frame = load_frame(path, task)
+    stated = _stated_splits(frame, path)
+
+    def split(patient_id: str) -> str:
+        return stated.get(patient_id) or split_of(patient_id, shares, seed)
+
     patients, rejected = [], []
     seen: set[tuple[str, str]] = set()
-    for line, row in _rows(frame):
+    for line, row in known_rows(frame):
         place = f"{Path(path).name}:{line}"
         try:
-            patient = _patient(row, name, task, shares, seed)
+            patient = _patient(row, name, task, split)
             if (patient.patient_id, patient.visit_id) in seen:
                 raise ValueError("the same patient_id and visit_id as an earlier row")
         except ValidationError as error:
@@ -70,62 +57,43 @@ def read_cohort(
     return patients, rejected
 
 
-def _load(path: str) -> pd.DataFrame:
-    file = Path(path)
-    if not file.is_file():
-        raise CohortError(f"cohort.path: no file at {path!r} (looked in {Path.cwd()})")
-    try:
-        return _parse(file)
-    except UnicodeDecodeError as error:
-        raise CohortError(f"cohort.path {path}: not UTF-8; save it again as UTF-8") from error
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, pa.ArrowInvalid) as error:
-        raise CohortError(f"cohort.path {path}: not readable as {file.suffix[1:]} ({type(error).__name__})") from error
+def _stated_splits(frame: pd.DataFrame, path: str) -> dict[str, str]:
+    """Person -> split. Raises CohortError, with the number of people alone, when someone has two."""
+    stated: dict[str, set[str]] = {}
+    for _, row in known_rows(frame):
+        person, split = _identifier(row.get("patient_id", "")), str(row.get("split", "")).strip()
+        if person and split:
+            stated.setdefault(person, set()).add(split)
+    torn = sum(len(splits) > 1 for splits in stated.values())
+    if torn:
+        raise CohortError(f"cohort.path {path}: column 'split' puts {torn} people into two splits; state one for each")
+    return {person: split for person, (split,) in stated.items()}
 
 
-def _parse(file: Path) -> pd.DataFrame:
-    if file.suffix == ".parquet":
-        return pd.read_parquet(file)
-    if file.suffix == ".csv":
-        # pandas would also read "None" as missing, where it may well mean the grade; an id such as 007 keeps its zeros.
-        return pd.read_csv(
-            file,
-            dtype={"patient_id": str, "visit_id": str},
-            keep_default_na=False,
-            na_values=_MISSING,
-            skip_blank_lines=False,  # they count as lines
-        )
-    raise CohortError(f"cohort.path {file}: {file.suffix or 'no'} ending; use .csv or .parquet")
+def _identifier(value: Any) -> str:
+    """An id as text, one and the same however the file pads it; a column of integers with gaps comes as floats."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
 
 
-def _rows(frame: pd.DataFrame) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line in the file, known values); an empty line is no row."""
-    for number, row in enumerate(frame.to_dict("records"), start=2):
-        known = {str(key): value for key, value in row.items() if not pd.isna(value)}
-        if known:
-            yield number, known
-
-
-def _patient(
-    row: dict[str, Any], cohort: str, task: DiagnosisTask, shares: Mapping[Split, float], seed: int
-) -> PatientRow:
-    if "patient_id" not in row:
-        raise ValueError("patient_id is empty")
+def _patient(row: dict[str, Any], cohort: str, task: DiagnosisTask, split: Callable[[str], Any]) -> PatientRow:
+    ids = {name: _identifier(row.get(name, default)) for name, default in (("patient_id", ""), ("visit_id", "bl"))}
+    for name, text in ids.items():
+        if not text:
+            raise ValueError(f"{name} is empty")
     label = None
     if "label" in row:
         label = task.read_label(str(row["label"]))
         if label is None:
             raise ValueError(f"label is none of {', '.join(task.label_names)}")
-    patient_id = str(row["patient_id"])
     return PatientRow(
-        patient_id=patient_id,
-        visit_id=str(row.get("visit_id", "bl")),
+        **ids,
         cohort=cohort,
-        split=row.get("split") or split_of(patient_id, shares, seed),
+        split=split(ids["patient_id"]),
         label=label,
         measures=tuple(
             _measure(row[finding.name], finding.name, task) for finding in task.findings if finding.name in row
         ),
-        **{name: row[name] for name in _COPIED if name in row},
+        **{name: row[name] for name in COPIED if name in row},
     )
 
 

@@ -30,6 +30,8 @@ def shares(population: dict[str, Any], **values: float) -> None:
     [
         (lambda raw: shares(raw, AD=0.5), r"share add up to 1\.1667"),
         (lambda raw: raw.update(cut_points=[-2.0, -1.0]), r"cut_points .* must descend"),
+        (lambda raw: raw.update(cut_points=[-1.0, -1.0]), r"cut_points .* must descend"),
+        (lambda raw: raw.update(name="clinic"), r"name = .clinic. .*'\^synthetic'"),
         (
             lambda raw: raw["findings"]["frontal_atrophy"].update(effect=4.0),
             r"effect 4\.0 times .*0\.25 must stay below 1",

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from clinical_reasoner.cohort.files import FEWEST_CODES, CohortError
 from clinical_reasoner.cohort.splits import split_of
-from clinical_reasoner.cohort.tables import GRADE_UNIT, CohortError, read_cohort
+from clinical_reasoner.cohort.tables import GRADE_UNIT, read_cohort
 from clinical_reasoner.errors import UserError
 from clinical_reasoner.records import Measure, PatientRow, RejectedRow, Split
 from clinical_reasoner.task import DiagnosisTask
@@ -104,6 +105,8 @@ def test_finding_is_a_grade_or_a_w_score(
         ("hippocampal_atrophy", "None", "hippocampal_atrophy: neither a grade"),
         ("hippocampal_atrophy", "inf", "hippocampal_atrophy: beyond"),
         ("patient_id", "", "patient_id is empty"),
+        ("patient_id", "  ", "patient_id is empty"),
+        ("visit_id", " ", "visit_id is empty"),
     ],
 )
 def test_bad_value_rejects_its_row_alone_and_is_not_repeated(
@@ -117,7 +120,7 @@ def test_bad_value_rejects_its_row_alone_and_is_not_repeated(
     assert rejected.stage == "patients"
     assert pd.Series([rejected.reason]).str.match(reason).all(), rejected.reason
     assert "secret-id" not in rejected.model_dump_json()
-    assert value in ("", "None", "inf", "-1", "-4", "F") or value not in rejected.reason
+    assert value.strip() in ("", "None", "inf", "-1", "-4", "F") or value not in rejected.reason
 
 
 def test_repeated_visit_is_rejected_and_a_further_visit_is_not(tmp_path: Path, task: DiagnosisTask) -> None:
@@ -155,6 +158,97 @@ def test_given_split_is_kept(tmp_path: Path, task: DiagnosisTask) -> None:
     assert rejected.source == "cohort.csv:5" and rejected.reason.startswith("split: ")
 
 
+def test_split_stated_at_one_visit_holds_for_the_person(tmp_path: Path, task: DiagnosisTask) -> None:
+    other = next(split for split in SHARES if split != split_of("1", SHARES, 3))
+    lines = [f"1,m06,{other}", "1,bl,", "2,bl,", f"1 ,m12, {other} "]
+    patients, rejected = read(csv(tmp_path, *lines, header="patient_id,visit_id,split"), task)
+    assert rejected == []
+    assert [patient.split for patient in patients] == [other, other, split_of("2", SHARES, 3), other]
+
+
+def test_split_stated_by_a_row_that_is_rejected_still_holds(tmp_path: Path, task: DiagnosisTask) -> None:
+    other = next(split for split in SHARES if split != split_of("1", SHARES, 3))
+    lines = [f"1,bl,{other},99", "1,m06,,20"]
+    (patient,), _ = read(csv(tmp_path, *lines, header="patient_id,visit_id,split,mmse"), task)
+    assert (patient.visit_id, patient.split) == ("m06", other)
+
+
+def test_person_in_two_stated_splits_is_refused_and_not_named(tmp_path: Path, task: DiagnosisTask) -> None:
+    lines = ["ann,bl,test", "ann,m06,train", "bob,bl,test"]
+    with pytest.raises(CohortError, match=r"cohort\.csv: column 'split' puts 1 people into two splits") as error:
+        read(csv(tmp_path, *lines, header="patient_id,visit_id,split"), task)
+    assert "ann" not in str(error.value)
+
+
+def test_padded_ids_are_one_person_and_one_visit(tmp_path: Path, task: DiagnosisTask) -> None:
+    lines = [GOOD, GOOD.replace("007,bl", " 007 ,m06"), GOOD.replace("007,bl", "007 ,bl\t")]
+    patients, (rejected,) = read(csv(tmp_path, *lines), task)
+    assert [(patient.patient_id, patient.visit_id) for patient in patients] == [("007", "bl"), ("007", "m06")]
+    assert rejected.reason == "the same patient_id and visit_id as an earlier row"
+
+
+def test_whole_numbers_as_ids_have_no_decimals(tmp_path: Path, task: DiagnosisTask) -> None:
+    file = tmp_path / "cohort.parquet"
+    pd.DataFrame({"patient_id": [1.0, np.nan, 2.5], "visit_id": [6, 12, 18], "mmse": [20, 21, 22]}).to_parquet(file)
+    patients, (rejected,) = read(file, task)
+    assert [(patient.patient_id, patient.visit_id) for patient in patients] == [("1", "6"), ("2.5", "18")]
+    assert (rejected.source, rejected.reason) == ("cohort.parquet:3", "patient_id is empty")
+
+
+def test_comma_at_the_end_of_each_line_shifts_nothing(tmp_path: Path, task: DiagnosisTask) -> None:
+    other = GOOD.replace("007", "008")
+    expected = read(csv(tmp_path, GOOD, other), task)
+    assert read(csv(tmp_path, f"{GOOD},", f"{other},"), task) == expected
+    assert [patient.patient_id for patient in expected[0]] == ["007", "008"]
+
+
+@pytest.mark.parametrize("lines", [[f"{GOOD},x", f"{GOOD},y"], [f"{GOOD},,", f"{GOOD},,"], [f"{GOOD},x", GOOD]])
+def test_more_fields_than_the_header_names_are_refused(tmp_path: Path, task: DiagnosisTask, lines: list[str]) -> None:
+    with pytest.raises(CohortError, match=r"cohort\.csv: lines have more fields than the header; name every column"):
+        read(csv(tmp_path, *lines), task)
+
+
+@pytest.mark.parametrize("lines", [[GOOD, f"{GOOD},"], [GOOD, f"{GOOD},x"]])
+def test_one_longer_line_is_refused(tmp_path: Path, task: DiagnosisTask, lines: list[str]) -> None:
+    with pytest.raises(CohortError, match=r"cohort\.csv: not readable as csv"):
+        read(csv(tmp_path, *lines), task)
+
+
+def finding_column(tmp_path: Path, *values: str) -> Path:
+    rows = [f"{number},{value}" for number, value in enumerate(values)]
+    return csv(tmp_path, *rows, header="patient_id,frontal_atrophy")
+
+
+@pytest.mark.parametrize("values", [("0", "1", "2"), ("2", "", "2", "2"), ("0", "0", "0"), ("1.0", "0", "2", "NA")])
+def test_grade_codes_are_not_taken_for_w_scores(tmp_path: Path, task: DiagnosisTask, values: tuple[str, ...]) -> None:
+    with pytest.raises(CohortError, match="'frontal_atrophy' looks like grade codes; write No, Mild, Severe"):
+        read(finding_column(tmp_path, *values), task)
+
+
+@pytest.mark.parametrize("values", [("0", "1"), ("0", "1", "-1"), ("0", "1", "2", "3"), ("0", "1", "2", "0.5")])
+def test_numbers_that_are_no_codes_are_w_scores(tmp_path: Path, task: DiagnosisTask, values: tuple[str, ...]) -> None:
+    assert FEWEST_CODES == 3
+    patients, rejected = read(finding_column(tmp_path, *values), task)
+    assert rejected == []
+    expected = [(Measure(name="frontal_atrophy", value=float(value), unit="w"),) for value in values]
+    assert [patient.measures for patient in patients] == expected
+
+
+@pytest.mark.parametrize("values", [("True", "False"), ("True", ""), ("false", "true", "NA")])
+def test_truth_values_are_neither_grades_nor_w_scores(
+    tmp_path: Path, task: DiagnosisTask, values: tuple[str, ...]
+) -> None:
+    with pytest.raises(CohortError, match="'frontal_atrophy' holds true or false; write No, Mild, Severe or a w-score"):
+        read(finding_column(tmp_path, *values), task)
+
+
+def test_truth_values_of_a_parquet_file(tmp_path: Path, task: DiagnosisTask) -> None:
+    file = tmp_path / "cohort.parquet"
+    pd.DataFrame({"patient_id": ["a", "b"], "frontal_atrophy": [True, None]}).to_parquet(file)
+    with pytest.raises(CohortError, match="'frontal_atrophy' holds true or false"):
+        read(file, task)
+
+
 @pytest.mark.parametrize(
     ("header", "message"),
     [
@@ -166,8 +260,9 @@ def test_given_split_is_kept(tmp_path: Path, task: DiagnosisTask) -> None:
     ],
 )
 def test_wrong_header_names_the_column(tmp_path: Path, task: DiagnosisTask, header: str, message: str) -> None:
+    row = "1;2" if ";" in header else "1,2"
     with pytest.raises(CohortError, match=message):
-        read(csv(tmp_path, "1,2", header=header), task)
+        read(csv(tmp_path, row, header=header), task)
 
 
 def test_parquet_is_read_like_csv(tmp_path: Path, task: DiagnosisTask) -> None:

@@ -1,0 +1,136 @@
+"""Study tables as text: columns by name, whatever their order, case or release; values as written, or None."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from clinical_reasoner.errors import UserError
+
+MOST_COLUMNS = 10_000
+"""A study table has hundreds; one with more is something else."""
+MISSING = frozenset({"", "na", "n/a", "nan", "none", "null", ".", "-1", "-4"})
+"""Lower-case texts that mean a missing value in every study read here; a reader adds its own codes."""
+_DELIMITERS = (",", "\t", ";")
+
+
+class StudyFileError(UserError):
+    """A study file cannot be used as a whole; the message names file, column and what was expected."""
+
+
+@dataclass(frozen=True)
+class StudyRow:
+    """One line of a study table."""
+
+    place: str
+    """File name and line, for messages and the rejected table."""
+    values: Mapping[str, str | None]
+    """Reader's name of a column -> text as written, stripped; None when missing. A column that this release lacks is
+    missing in every row."""
+
+    def text(self, name: str) -> str | None:
+        return self.values.get(name)
+
+    def number(self, name: str, low: float, high: float, missing: Sequence[float] = ()) -> float | None:
+        """A number in [low, high]; None when missing or one of the `missing` codes. Raises ValueError that names the
+        column, never the value."""
+        text = self.values.get(name)
+        if text is None:
+            return None
+        try:
+            value = float(text)
+        except ValueError as error:
+            raise ValueError(f"{name} is not a number") from error
+        if value in missing:
+            return None
+        if not low <= value <= high:  # NaN too
+            raise ValueError(f"{name} is outside {low:g} to {high:g}")
+        return value
+
+    def code(self, name: str, codes: Mapping[str, str], missing: Sequence[str] = ()) -> str | None:
+        """What a code stands for; `1` and `1.0` are the same code, case does not matter. Raises ValueError that names
+        the column and the known codes when it is a new one."""
+        text = self.values.get(name)
+        if text is None:
+            return None
+        plain = _plain(text)
+        if plain in {_plain(code) for code in missing}:
+            return None
+        for code, meaning in codes.items():
+            if _plain(code) == plain:
+                return meaning
+        raise ValueError(f"{name} has an unknown code; known are {', '.join(codes)}")
+
+
+def read_study_table(
+    file: Path, columns: Mapping[str, Sequence[str]], required: Sequence[str], missing: Sequence[str] = ()
+) -> Iterator[StudyRow]:
+    """Rows of a CSV (or tab- or semicolon-separated) table.
+
+    `columns` maps the reader's name of a column to the names that releases give it (any case); those of `required` must
+    be there. Raises StudyFileError for a file, header or encoding that cannot be used.
+    """
+    if not file.is_file():
+        raise StudyFileError(f"cohort: no file at {str(file)!r}")
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            yield from _rows(stream, file, columns, required, MISSING | {_plain(code) for code in missing})
+    except UnicodeDecodeError as error:
+        raise StudyFileError(f"{file}: not UTF-8; save it again as UTF-8") from error
+    except csv.Error as error:
+        raise StudyFileError(f"{file}: not readable as a table ({error})") from error
+
+
+def _rows(
+    stream: Iterator[str],
+    file: Path,
+    columns: Mapping[str, Sequence[str]],
+    required: Sequence[str],
+    missing: frozenset[str],
+) -> Iterator[StudyRow]:
+    first = next(stream, "")
+    delimiter = max(_DELIMITERS, key=first.count)
+    header = [name.strip() for name in next(csv.reader([first], delimiter=delimiter), [])]
+    if len(header) > MOST_COLUMNS:
+        raise StudyFileError(f"{file}: {len(header)} columns, more than {MOST_COLUMNS}; is it the right file?")
+    place = _places(file, header, columns, required)
+    reader = csv.reader(stream, delimiter=delimiter)
+    for cells in reader:
+        if not any(cell.strip() for cell in cells):
+            continue
+        values = {
+            name: None if index >= len(cells) or _plain(cells[index]) in missing else cells[index].strip()
+            for name, index in place.items()
+        }
+        yield StudyRow(f"{file.name}:{reader.line_num + 1}", values)
+
+
+def _places(
+    file: Path, header: Sequence[str], columns: Mapping[str, Sequence[str]], required: Sequence[str]
+) -> dict[str, int]:
+    by_name: dict[str, int] = {}
+    for index, name in enumerate(header):
+        if name and by_name.setdefault(name.lower(), index) != index:
+            raise StudyFileError(f"{file}: column {name!r} stands there twice")
+    place = {}
+    for name, known in columns.items():
+        found = [by_name[one.lower()] for one in known if one.lower() in by_name]
+        if found:
+            place[name] = found[0]
+        elif name in required:
+            raise StudyFileError(
+                f"{file}: no column {' or '.join(known)}; it has {', '.join(header[:12])}{', ...' * (len(header) > 12)}"
+            )
+    return place
+
+
+def _plain(text: str) -> str:
+    """Lower case, and whole numbers without their decimals, as pandas and R write codes."""
+    plain = text.strip().lower()
+    try:
+        number = float(plain)
+    except ValueError:
+        return plain
+    return str(int(number)) if number.is_integer() else plain
