@@ -1,0 +1,44 @@
+"""How scans are measured and shown, and how phantoms are made."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from clinical_reasoner.config.base import StrictConfig
+
+
+class ImagingConfig(StrictConfig):
+    slices: bool = False
+    """Make pictures of every scan: a montage and its slices, PNG, below `slices/` of the run folder."""
+    slice_size: int = Field(default=256, ge=64, le=1024)
+    """Side of a slice's picture, pixels; that of the montage is twice as long."""
+    faces: bool = True
+    """Open every scan and warn where facial tissue is present."""
+    lookup_table: str | None = None
+    """Table of the label maps' numbers and names in the form of FreeSurferColorLUT.txt; None means FreeSurfer's
+    numbers, which SynthSeg uses too."""
+    segmenter: str | None = Field(default=None, min_length=1)
+    """Software and version that made the label maps, for visits whose files do not tell; without one there are no
+    w-scores."""
+    folder: str | None = None
+    """Folder that no file of a scan may lie outside of, links followed; None means the study's folder, or that of the
+    cohort's table. Every worker must see it under the same path."""
+    workers: int | None = Field(default=None, ge=1)
+    """Scans that are measured at a time; None means as many as the cluster, or this machine, has CPUs."""
+    rows_per_block: int = Field(default=16, ge=1)
+    """Most scans whose results are written, and so safe, together; fewer where there is little work for each worker."""
+
+
+class PhantomsConfig(StrictConfig):
+    """A dataset of synthetic patients with scans."""
+
+    population: str
+    """Population file with the distributions of the patients, e.g. `configs/cohort/population_clinic.yaml`."""
+    parameters: str = "configs/cohort/phantom.yaml"
+    """File with the distributions of their regional volumes."""
+    patients: int = Field(ge=1)
+    """Number of synthetic patients."""
+    seed: int = Field(ge=0)
+    """Cohort seed: the patients are those of a synthetic cohort of the same population and seed."""
+    output: str
+    """Folder of the dataset; new, empty, or with phantoms of an earlier time, which are replaced."""

@@ -1,0 +1,1 @@
+"""From scans to numbers: opening images safely, regional volumes and shapes from label maps and FreeSurfer's tables."""
