@@ -28,7 +28,7 @@ class Claim:
     value: str
     """Field value or grade name, as the description would write it."""
     start: int
-    """Character offset in the text."""
+    """Character offset in the text with every run of whitespace collapsed to one space."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,8 @@ def count_claims(claims: Sequence[Claim], evidence: Evidence) -> ClaimCounts:
 
 def _same(known: str, claimed: str) -> bool:
     try:
+        if known.endswith("+"):
+            return float(claimed) >= float(known[:-1])
         return float(known) == float(claimed)
     except ValueError:
         return known == claimed
@@ -83,7 +85,8 @@ def _field_patterns(task: DiagnosisTask) -> tuple[tuple[re.Pattern[str], str, st
     wordings: list[tuple[str, str, str | None]] = []
     for field in task.fields:
         if isinstance(field, NumberField):
-            wordings += [(phrase, field.name, None) for phrase in (field.clause, *field.mentions)]
+            open_clause = (field.open_clause,) if field.open_clause else ()
+            wordings += [(phrase, field.name, None) for phrase in (field.clause, *open_clause, *field.mentions)]
         else:
             wordings += [(clause, field.name, value) for value, clause in field.clauses.items()]
             wordings += [(phrase, field.name, value) for value, group in field.mentions.items() for phrase in group]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import floor
 
 from clinical_reasoner.records import PatientRow
-from clinical_reasoner.task import ChoiceField, DiagnosisTask, NumberField
+from clinical_reasoner.task import ChoiceField, DiagnosisTask, NumberField, TaskError
 
 SUBJECT = "The patient"
 NUMBER = r"(\d+(?:\.\d+)?)"
@@ -28,16 +28,33 @@ class Evidence:
     """Finding name -> grade name; absent when not graded."""
 
 
+def check_task_fields(task: DiagnosisTask, file: str) -> None:
+    """Raises TaskError, with the file and the field, unless each field is a patient column of that kind, and each value
+    of a choice has a clause."""
+    for field in task.fields:
+        number, values = _column(field.name)
+        if isinstance(field, NumberField) and not number:
+            raise TaskError(f"{file}: field {field.name!r}: no column of numbers in the `patients` table")
+        if isinstance(field, ChoiceField):
+            if not values:
+                raise TaskError(f"{file}: field {field.name!r}: no column with a choice of values in `patients`")
+            silent = [value for value in values if value not in field.clauses]
+            if silent:
+                raise TaskError(f"{file}: field {field.name!r}: no clause for the value {silent[0]!r}")
+
+
 def evidence_of(patient: PatientRow, grades: Mapping[str, str], task: DiagnosisTask) -> Evidence:
-    """What a description of this patient states. Raises ValueError on an unknown finding, grade or value."""
+    """What a description of this patient states. Raises ValueError on an unknown finding, grade or value; the message
+    holds none of the patient's values."""
     fields: dict[str, str] = {}
     for field in task.fields:
         value = getattr(patient, field.name)
         if value is None:
             continue
         text = _number_text(value, field) if isinstance(field, NumberField) else str(value)
+        text += "+" if field.name in patient.at_least else ""
         if isinstance(field, ChoiceField) and text not in field.clauses:
-            raise ValueError(f"{field.name}={text!r} has no clause in task {task.name!r}: {', '.join(field.clauses)}")
+            raise ValueError(f"{field.name}: only {', '.join(field.clauses)} have a clause in task {task.name!r}")
         fields[field.name] = text
     known = {finding.name for finding in task.findings}
     for name, grade in grades.items():
@@ -76,9 +93,10 @@ def parse_description(text: str, task: DiagnosisTask) -> Evidence:
     fields: dict[str, str] = {}
     for field in task.fields:
         if isinstance(field, NumberField):
-            found = re.search(rf"\b{_pattern(field.clause)}(?=[\s,.]|$)", body)
-            if found:
-                fields[field.name] = found.group(1)
+            for clause, mark in ((field.clause, ""), (field.open_clause, "+")):
+                found = clause and re.search(rf"\b{_pattern(clause)}(?=[\s,.]|$)", body)
+                if found:
+                    fields[field.name] = found.group(1) + mark
         else:
             for value, clause in field.clauses.items():
                 if re.search(rf"\b{re.escape(clause)}(?=[\s,.]|$)", body):
@@ -106,12 +124,26 @@ def join_words(words: list[str], last: str = "and") -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"
 
 
+def _column(name: str) -> tuple[bool, tuple[str, ...]]:
+    """Whether a column of `patients` that may be unknown holds numbers, and its values as text where they are a choice:
+    words, or the whole numbers between two bounds."""
+    column = PatientRow.model_json_schema()["properties"].get(name, {})
+    kind = column.get("anyOf", [{}])[0]
+    bounded = kind.get("type") == "integer" and {"minimum", "maximum"} <= kind.keys()
+    values = range(kind["minimum"], kind["maximum"] + 1) if bounded else kind.get("enum", ())
+    return kind.get("type") in ("number", "integer"), tuple(map(str, values))
+
+
 def _number_text(value: float, field: NumberField) -> str:
     return str(floor(value)) if field.whole else f"{value:g}"
 
 
 def _clause(field: NumberField | ChoiceField, value: str) -> str:
-    return field.clause.replace("{value}", value) if isinstance(field, NumberField) else field.clauses[value]
+    if isinstance(field, ChoiceField):
+        return field.clauses[value]
+    if value.endswith("+") and field.open_clause:
+        return field.open_clause.replace("{value}", value[:-1])
+    return field.clause.replace("{value}", value)
 
 
 def _pattern(clause: str) -> str:

@@ -2,53 +2,91 @@
 
 from __future__ import annotations
 
-from clinical_reasoner.config.pipeline import PipelineConfig
+from collections.abc import Sequence
+from pathlib import Path
+
+from clinical_reasoner.cohort.rejected import too_few
+from clinical_reasoner.cohort.stage import PATIENTS_STAGE
+from clinical_reasoner.config.pipeline import CohortRunConfig
 from clinical_reasoner.errors import UserError
-from clinical_reasoner.evidence.description import describe
+from clinical_reasoner.evidence.description import check_task_fields, describe
 from clinical_reasoner.evidence.grading import grade_patient
+from clinical_reasoner.evidence.measured import measured_visits, slices_of, with_measures
+from clinical_reasoner.evidence.w_scores import cohort_norms, w_scores
+from clinical_reasoner.imaging.norms import Norms, load_norms
+from clinical_reasoner.imaging.stage import MEASURES_STAGE
 from clinical_reasoner.records import FINDINGS, PATIENTS, REJECTED, FindingsRow, PatientRow, RejectedRow, to_table
 from clinical_reasoner.runs import Manifest, RunFolder
 from clinical_reasoner.stages import Rows, Stage, file_fingerprint, run_stage
-from clinical_reasoner.task import load_task
+from clinical_reasoner.task import DiagnosisTask, load_task
 
 FINDINGS_STAGE = "findings"
+NORMS_FILE = "findings/norms.json"
+"""The norms that were used: fitted ones can be given to other runs as `evidence.norms`."""
 
 
-def make_findings(config: PipelineConfig, run: RunFolder) -> Manifest:
-    """Write `findings/`. A visit without a label or without any evidence is rejected with that reason."""
-    settings = {"evidence": config.evidence.model_dump(mode="json"), "task": file_fingerprint(config.task.file)}
+def make_findings(config: CohortRunConfig, run: RunFolder) -> Manifest:
+    """Write `findings/`. A visit without a label or without any evidence is rejected with that reason.
+
+    Raises UserError when task and cut points do not fit, or when too little is left to train on or to test with.
+    """
+    settings = {
+        "evidence": config.evidence.model_dump(mode="json"),
+        "norms": file_fingerprint(config.evidence.norms) if config.evidence.norms else "fitted",
+        "task": file_fingerprint(config.task.file),
+    }
+    reads = [PATIENTS_STAGE, *([MEASURES_STAGE] if run.manifest(MEASURES_STAGE) is not None else [])]
 
     def make() -> Rows:
         task = load_task(config.task.file)
+        check_task_fields(task, config.task.file)
         if len(config.evidence.cut_points) != len(task.grades) - 1:
             raise UserError(f"evidence.cut_points {config.evidence.cut_points} cannot part {len(task.grades)} grades")
         rows: list[FindingsRow] = []
         rejected: list[RejectedRow] = []
-        patients = run.read_table("patients", PATIENTS).to_pylist()
-        for number, values in enumerate(patients, start=1):
-            patient = PatientRow.model_validate(values)
-            findings = grade_patient(patient, task, config.evidence.cut_points)
-            description = describe(patient, {finding.name: finding.grade for finding in findings}, task)
-            reason = _unusable(patient, description, task.question_text())
-            if reason:
-                rejected.append(RejectedRow(source=f"patients row {number}", stage=FINDINGS_STAGE, reason=reason))
-                continue
-            rows.append(
-                FindingsRow(
-                    patient_id=patient.patient_id,
-                    visit_id=patient.visit_id,
-                    split=patient.split,
-                    label=patient.label,
-                    findings=findings,
-                    description=description,
-                )
-            )
-        _check_splits(rows)
-        run.write_table(FINDINGS_STAGE, to_table(rows, FINDINGS))
+        patients = [PatientRow.model_validate(row) for row in run.read_table(PATIENTS_STAGE, PATIENTS).to_pylist()]
+        measured = measured_visits(run) if MEASURES_STAGE in reads else {}
+        patients = [with_measures(patient, measured) for patient in patients]
+        norms = _norms(config, patients, task)
+        run.write_bytes(NORMS_FILE, norms.model_dump_json(indent=2).encode())
+        for number, patient in enumerate(patients, start=1):
+            found = _row(patient, slices_of(patient, measured), norms, config.evidence.cut_points, task)
+            if isinstance(found, FindingsRow):
+                rows.append(found)
+            else:
+                rejected.append(RejectedRow(source=f"patients row {number}", stage=FINDINGS_STAGE, reason=found))
         run.write_rejected(FINDINGS_STAGE, to_table(rejected, REJECTED))
+        _check_splits(rows, rejected)
+        run.write_table(FINDINGS_STAGE, to_table(rows, FINDINGS))
         return Rows(len(patients), len(rows), len(rejected))
 
-    return run_stage(run, Stage(FINDINGS_STAGE, settings, ["patients"]), make, overwrite=config.run.overwrite)
+    return run_stage(run, Stage(FINDINGS_STAGE, settings, reads), make, overwrite=config.run.overwrite)
+
+
+def _norms(config: CohortRunConfig, patients: list[PatientRow], task: DiagnosisTask) -> Norms:
+    if config.evidence.norms is not None:
+        return load_norms(Path(config.evidence.norms))
+    return cohort_norms(patients, task, config.evidence.fewest_controls)
+
+
+def _row(
+    patient: PatientRow, slice_paths: tuple[str, ...], norms: Norms, cut_points: Sequence[float], task: DiagnosisTask
+) -> FindingsRow | str:
+    """The row of a visit, or why it has none."""
+    findings = grade_patient(patient, task, cut_points, w_scores(patient, task, norms))
+    description = describe(patient, {finding.name: finding.grade for finding in findings}, task)
+    reason = _unusable(patient, description, task.question_text())
+    if reason is not None:
+        return reason
+    return FindingsRow(
+        patient_id=patient.patient_id,
+        visit_id=patient.visit_id,
+        split=patient.split,
+        label=patient.label,
+        findings=findings,
+        description=description,
+        slice_paths=slice_paths,
+    )
 
 
 def _unusable(patient: PatientRow, description: str, question: str) -> str | None:
@@ -59,9 +97,9 @@ def _unusable(patient: PatientRow, description: str, question: str) -> str | Non
     return None
 
 
-def _check_splits(rows: list[FindingsRow]) -> None:
+def _check_splits(rows: list[FindingsRow], rejected: list[RejectedRow]) -> None:
     """Before anything expensive: there is something to train on and something to test with."""
     if len({row.label for row in rows if row.split == "train"}) < 2:
-        raise UserError("findings: the training split has fewer than two diagnoses; use more patients or another split")
+        raise too_few("findings: the training split has fewer than two diagnoses", len(rows), rejected)
     if not any(row.split == "test" for row in rows):
-        raise UserError("findings: no usable visit in the test split; use more patients or another split")
+        raise too_few("findings: no usable visit in the test split", len(rows), rejected)

@@ -123,7 +123,8 @@ def test_longest_wording_wins(task: DiagnosisTask) -> None:
     assert text[claim.start :].startswith("MMSE score of")
     raw = task.model_dump()
     raw["name"] = "with more mentions of marital status"
-    raw["sentences"][0][3]["mentions"] = {"married": ["married"], "never_married": ["never married"]}
+    (marital,) = (field for sentence in raw["sentences"] for field in sentence if field["name"] == "marital_status")
+    marital["mentions"] = {"married": ["married"], "never_married": ["never married"]}
     more = DiagnosisTask.model_validate(raw)
     assert said("She was never married.", more) == [("marital_status", "never_married")]
     assert said("She was married.", more) == [("marital_status", "married")]
@@ -148,6 +149,27 @@ EVIDENCE = Evidence({"mmse": "24", "sex": "female", "education_years": "12"}, {H
 )
 def test_verdicts(name: str, value: str, verdict: str) -> None:
     assert judge_claim(Claim(name, value, 0), EVIDENCE) == verdict
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("The patient is 90 years or older.", "supported"),
+        ("a 90-year-old woman", "supported"),
+        ("aged 97", "supported"),
+        ("She is 93 years old.", "supported"),
+        ("an 89-year-old woman", "contradicted"),
+        ("aged 74", "contradicted"),
+    ],
+)
+def test_age_that_stands_for_itself_and_everything_above(task: DiagnosisTask, text: str, verdict: str) -> None:
+    (claim,) = (claim for claim in extract_claims(text, task) if claim.name == "age_years")
+    assert judge_claim(claim, Evidence({"age_years": "90+"}, {})) == verdict
+
+
+def test_lower_bound_is_no_claim_of_that_age(task: DiagnosisTask) -> None:
+    (claim,) = extract_claims("The patient is 90 years or older.", task)
+    assert judge_claim(claim, Evidence({"age_years": "74"}, {})) == "contradicted"
 
 
 def test_counts(task: DiagnosisTask) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clinical_reasoner.config.columns import EducationLevel
 from clinical_reasoner.evidence.description import (
     Evidence,
+    check_task_fields,
     describe,
     describe_evidence,
     evidence_of,
@@ -20,7 +22,7 @@ from clinical_reasoner.evidence.description import (
 )
 from clinical_reasoner.llm.prompting import Exemplar
 from clinical_reasoner.records import PatientRow
-from clinical_reasoner.task import DiagnosisTask
+from clinical_reasoner.task import DiagnosisTask, TaskError
 from tests.unit.conftest import Golden
 
 
@@ -36,6 +38,8 @@ patients = st.builds(
     marital_status=st.sampled_from([None, "married", "widowed", "divorced", "never_married"]),
     mmse=st.none() | st.integers(0, 30),
     apoe4_copies=st.none() | st.integers(0, 2),
+    education_level=st.sampled_from([None, *get_args(EducationLevel)]),
+    at_least=st.sampled_from([(), ("age_years",)]),
 )
 
 
@@ -111,6 +115,35 @@ def test_value_as_it_is_written(task: DiagnosisTask, field: str, value: Any, tex
     assert evidence_of(patient(**{field: value}), {}, task).fields == {field: text}
 
 
+@pytest.mark.parametrize(
+    ("age", "value", "clause"),
+    [
+        (90.0, "90+", "is 90 years or older"),
+        (89.0, "89+", "is 89 years or older"),
+        (90.4, "90+", "is 90 years or older"),
+    ],
+)
+def test_age_that_stands_for_itself_and_everything_above(
+    task: DiagnosisTask, age: float, value: str, clause: str
+) -> None:
+    text = describe(patient(age_years=age, at_least=("age_years",), sex="female"), {}, task)
+    assert text.startswith(f"The patient {clause} and is a woman.")
+    assert parse_description(text, task).fields == {"age_years": value, "sex": "female"}
+    assert describe_evidence(parse_description(text, task), task) == text
+    assert parse_description(describe(patient(age_years=age), {}, task), task).fields == {"age_years": value[:-1]}
+
+
+def test_bound_of_a_value_that_is_unknown_is_none(task: DiagnosisTask) -> None:
+    assert evidence_of(patient(at_least=("age_years",)), {}, task).fields == {}
+
+
+@pytest.mark.parametrize("level", get_args(EducationLevel))
+def test_level_of_education_in_words(task: DiagnosisTask, level: str) -> None:
+    text = describe(patient(sex="male", education_level=level), {}, task)
+    assert "years of education" not in text and "_" not in text
+    assert parse_description(text, task).fields == {"sex": "male", "education_level": level}
+
+
 def test_findings_are_in_the_order_of_the_task(task: DiagnosisTask) -> None:
     evidence = evidence_of(patient(), GRADES, task)
     assert list(evidence.grades) == ["hippocampal_atrophy", "relative_parietal_atrophy", "vascular_disease"]
@@ -130,9 +163,51 @@ def test_unknown_evidence_is_refused(task: DiagnosisTask, grades: dict[str, str]
 
 def test_value_without_a_clause_is_refused(task: DiagnosisTask) -> None:
     raw = task.model_dump()
-    del raw["sentences"][0][3]["clauses"]["divorced"]
-    with pytest.raises(ValueError, match="marital_status='divorced' has no clause in task"):
+    (marital,) = (field for sentence in raw["sentences"] for field in sentence if field["name"] == "marital_status")
+    del marital["clauses"]["divorced"]
+    with pytest.raises(ValueError, match=r"marital_status: only married, .* have a clause in task") as error:
         describe(patient(marital_status="divorced"), {}, DiagnosisTask.model_validate(raw))
+    assert "divorced" not in str(error.value)
+
+
+def test_fields_of_the_shipped_task_are_columns(task: DiagnosisTask) -> None:
+    check_task_fields(task, "alzheimers.yaml")
+
+
+def number(name: str) -> dict[str, Any]:
+    return {"name": name, "kind": "number", "clause": "has {value}"}
+
+
+def choice(name: str, *values: str) -> dict[str, Any]:
+    return {"name": name, "kind": "choice", "clauses": {value: f"is {value}" for value in values}}
+
+
+@pytest.mark.parametrize("field", [number("apoe4_copies"), choice("apoe4_copies", "0", "1", "2", "3"), number("mmse")])
+def test_field_that_can_be_described(task: DiagnosisTask, field: dict[str, Any]) -> None:
+    raw = task.model_dump() | {"sentences": [[field]]}
+    check_task_fields(DiagnosisTask.model_validate(raw), "task.yaml")
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        (number("moca"), "'moca': no column of numbers"),
+        (number("sex"), "'sex': no column of numbers"),
+        (number("measures"), "'measures': no column of numbers"),
+        (choice("smoker", "yes", "no"), "'smoker': no column with a choice of values"),
+        (choice("age_years", "70"), "'age_years': no column with a choice of values"),
+        (choice("sex", "male"), "'sex': no clause for the value 'female'"),
+        (choice("apoe4_copies", "0", "1"), "'apoe4_copies': no clause for the value '2'"),
+        # What must never be told: who it is, and what the answer is.
+        (choice("patient_id", "p"), "'patient_id': no column"),
+        (choice("label", "AD"), "'label': no column"),
+        (choice("split", "train", "validation", "test"), "'split': no column"),
+    ],
+)
+def test_field_that_cannot_is_named_with_its_file(task: DiagnosisTask, field: dict[str, Any], message: str) -> None:
+    raw = task.model_dump() | {"sentences": [[number("mmse")], [field]]}
+    with pytest.raises(TaskError, match=rf"^task\.yaml: field {message}"):
+        check_task_fields(DiagnosisTask.model_validate(raw), "task.yaml")
 
 
 MILD_TEMPORAL = {"temporal_atrophy": "Mild"}
@@ -174,7 +249,8 @@ def test_any_text_can_be_read_and_gets_one_question(task: DiagnosisTask, text: s
 def test_exemplars_are_in_the_words_of_the_task(task: DiagnosisTask, exemplars: tuple[Exemplar, ...]) -> None:
     for exemplar in exemplars:
         evidence = parse_description(exemplar.description, task)
-        assert len(evidence.fields) == len(task.fields)
+        # Education in years, so not as a level as well.
+        assert {field.name for field in task.fields} - evidence.fields.keys() == {"education_level"}
         assert len(evidence.grades) == len(task.findings)
         assert describe_evidence(evidence, task) == exemplar.description
 

@@ -1,0 +1,53 @@
+"""w-scores of a task's findings: regional measures against the controls of the training split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from clinical_reasoner.imaging.norms import NormRow, Norms, fit_norms, w_score
+from clinical_reasoner.records import PatientRow, Split
+from clinical_reasoner.task import DiagnosisTask, RegionalMeasure
+
+_FIT_SPLIT: Split = "train"
+
+
+def cohort_norms(patients: Iterable[PatientRow], task: DiagnosisTask, fewest: int) -> Norms:
+    """Norms of each finding with a `measure`, from the first visit of each control of the training split. A finding
+    has none for a segmenter and field strength with fewer than `fewest` controls."""
+    first: dict[str, PatientRow] = {}
+    for patient in patients:
+        if patient.split == _FIT_SPLIT and task.controls is not None and patient.label == task.controls:
+            first.setdefault(patient.patient_id, patient)
+    worse = {finding.name: finding.measure.worse for finding in task.findings if finding.measure}
+    return fit_norms([norm_row(patient, task) for patient in first.values()], worse, fewest)
+
+
+def norm_row(patient: PatientRow, task: DiagnosisTask) -> NormRow:
+    """What a visit's findings are measured by, and what they are compared by."""
+    measures = {measure.name: measure.value for measure in patient.measures}
+    values = {
+        finding.name: value
+        for finding in task.findings
+        if finding.measure and (value := finding_value(finding.measure, measures)) is not None
+    }
+    icv = measures.get("icv")
+    return NormRow(values, patient.age_years, patient.sex, icv, patient.segmenter, patient.field_strength_t)
+
+
+def finding_value(measure: RegionalMeasure, measures: dict[str, float]) -> float | None:
+    """Sum of the regions, over the sum of others where it is a ratio; None where one of them was not measured."""
+    if any(name not in measures for name in (*measure.regions, *measure.over)):
+        return None
+    value = sum(measures[name] for name in measure.regions)
+    if not measure.over:
+        return value
+    whole = sum(measures[name] for name in measure.over)
+    return value / whole if whole > 0 else None
+
+
+def w_scores(patient: PatientRow, task: DiagnosisTask, norms: Norms) -> dict[str, tuple[float, float]]:
+    """Finding -> (value, w-score) where a norm of the patient's segmenter and field strength exists; w in residual SD
+    of controls, negative = more affected."""
+    row = norm_row(patient, task)
+    scored = {name: (value, w_score(norms, name, row)) for name, value in row.values.items()}
+    return {name: (value, w) for name, (value, w) in scored.items() if w is not None}
