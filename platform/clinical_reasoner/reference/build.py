@@ -16,7 +16,7 @@ from clinical_reasoner.cohort.synthetic import draw_patient
 from clinical_reasoner.config.loading import load_config
 from clinical_reasoner.config.reference import ReferenceConfig
 from clinical_reasoner.evidence.claims import ClaimCounts, count_claims, extract_claims
-from clinical_reasoner.evidence.description import describe_evidence, evidence_of
+from clinical_reasoner.evidence.description import check_task_fields, describe_evidence, evidence_of
 from clinical_reasoner.evidence.grading import grade_patient
 from clinical_reasoner.llm.answers import Answer, parse_answer
 from clinical_reasoner.llm.prompting import load_exemplars, render_messages
@@ -24,7 +24,7 @@ from clinical_reasoner.records import Ask
 from clinical_reasoner.reference.card import AskFigures, model_card
 from clinical_reasoner.reference.corpus import CorpusSpec, chats
 from clinical_reasoner.reference.tokenizer import train_tokenizer
-from clinical_reasoner.reference.training import train
+from clinical_reasoner.reference.training import check_size, train
 from clinical_reasoner.reference.writer import Wording
 from clinical_reasoner.task import load_task
 
@@ -34,7 +34,8 @@ MAX_NEW_TOKENS = 320
 
 
 def build(config: ReferenceConfig) -> Path:
-    """Train and save a reference model; returns its folder. Raises ValueError when the weights are too large."""
+    """Train and save a reference model; returns its folder. Raises UserError when the files of the recipe do not fit
+    each other, or when the weights are too large."""
     spec = corpus_spec(config)
     started = time.monotonic()
     tokenizer = train_tokenizer(islice(chats(spec, 0), config.tokenizer_chats), config.vocabulary, config.context)
@@ -50,13 +51,14 @@ def build(config: ReferenceConfig) -> Path:
     ]
     ceiling = bayes_accuracy(spec, rule, config.evaluation_patients)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    card = model_card(config, parameters, losses, minutes, figures, ceiling)
+    card = model_card(config, parameters, losses, minutes, figures, ceiling, labels=len(spec.task.labels))
     (folder / "README.md").write_text(card, encoding="utf-8")
     return folder
 
 
 def corpus_spec(config: ReferenceConfig) -> CorpusSpec:
     task = load_task(config.task)
+    check_task_fields(task, config.task)
     population = load_config(Population, config.population)
     check_population(population, task)
     wording = load_config(Wording, config.wording)
@@ -64,12 +66,10 @@ def corpus_spec(config: ReferenceConfig) -> CorpusSpec:
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, config: ReferenceConfig) -> Path:
-    """Weights in bf16, tokenizer with chat template, greedy generation config."""
+    """Weights in bf16, tokenizer with chat template, greedy generation config. Raises UserError as `check_size`."""
+    check_size(model, config)
     folder = Path(config.output)
     model.bfloat16()
-    megabytes = sum(tensor.numel() * tensor.element_size() for tensor in model.parameters()) / 1e6
-    if megabytes > config.max_megabytes:
-        raise ValueError(f"{folder}: {megabytes:.1f} MB of weights, more than max_megabytes={config.max_megabytes}")
     model.generation_config = GenerationConfig(
         do_sample=False, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )

@@ -34,8 +34,10 @@ def model_card(
     minutes: float,
     figures: Sequence[AskFigures],
     ceiling: float,
+    labels: int,
 ) -> str:
-    """Markdown with recipe, text and figures. `losses` are means of 50 steps; `ceiling` is the Bayes accuracy."""
+    """Markdown with recipe, text and figures. `losses` are means of 50 steps; `ceiling` is the Bayes accuracy; `labels`
+    is the number of diagnoses."""
     environment = Environment(
         loader=PackageLoader("clinical_reasoner", "reference"),
         undefined=StrictUndefined,
@@ -51,4 +53,5 @@ def model_card(
         minutes=minutes,
         figures=figures,
         ceiling=ceiling,
+        chance=1 / labels,
     )

@@ -21,6 +21,8 @@ ASK_SHARES: dict[Ask, float] = {"diagnose": 0.5, "rationalize": 0.25, "direct": 
 
 THINNED_SHARE = 0.12
 """Share of the patients with much evidence missing."""
+REDRAWN_SHARE = 0.5
+"""Share of the patients of `rationalize`, where the label is given, whose grades are drawn again."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class CorpusSpec:
     exemplars: tuple[Exemplar, ...]
     seed: int
     """Cohort seed of the training patients; must differ from the seed of any cohort that is evaluated."""
+    gap_share: float = 0.0
+    """As in `Phase`."""
 
 
 def chats(spec: CorpusSpec, max_shots: int) -> Iterator[list[Message]]:
@@ -48,6 +52,8 @@ def chats(spec: CorpusSpec, max_shots: int) -> Iterator[list[Message]]:
         exemplars = list(spec.exemplars) if own else [_exemplar(spec, index + 1 + k, rng) for k in range(shots)]
         evidence, label = _case(spec, index, rng)
         known = label if ask == "rationalize" else None
+        if known and rng.random() < REDRAWN_SHARE:
+            evidence = _redrawn(evidence, spec.task, rng)
         messages = render_messages(
             ask, describe_evidence(evidence, spec.task), spec.task, exemplars=exemplars, label=known
         )
@@ -57,13 +63,14 @@ def chats(spec: CorpusSpec, max_shots: int) -> Iterator[list[Message]]:
 
 
 def restatements(spec: CorpusSpec) -> Iterator[list[Message]]:
-    """Endless short chats in which little evidence is said again: where a small model learns to copy, at low cost."""
+    """Endless short chats in which some evidence is said again: where a small model learns to copy, at low cost."""
     rng = Random(spec.seed + 1)
     index = 0
     while True:
-        evidence, _ = _case(spec, index, rng)
+        evidence = _redrawn(_case(spec, index, rng)[0], spec.task, rng)
         fields = rng.sample(list(evidence.fields), min(len(evidence.fields), rng.randint(1, 3)))
-        start, length = rng.randrange(len(spec.task.findings)), rng.randint(2, 7)
+        length = rng.randint(2, len(spec.task.findings))
+        start = rng.randrange(len(spec.task.findings) - length + 1)
         grades = list(evidence.grades.items())[start : start + length]
         little = Evidence({name: value for name, value in evidence.fields.items() if name in fields}, dict(grades))
         said = restate(little, spec.task, spec.wording, rng).sentences
@@ -80,7 +87,8 @@ def _case(spec: CorpusSpec, index: int, rng: Random) -> tuple[Evidence, str]:
     if label is None:
         raise ValueError("a synthetic patient has a label")
     evidence = evidence_of(patient, grades, spec.task)
-    return (_thinned(evidence, rng) if rng.random() < THINNED_SHARE else evidence), label
+    evidence = _thinned(evidence, rng) if rng.random() < THINNED_SHARE else evidence
+    return (_with_gaps(evidence, rng) if spec.gap_share and rng.random() < spec.gap_share else evidence), label
 
 
 def _thinned(evidence: Evidence, rng: Random) -> Evidence:
@@ -88,6 +96,15 @@ def _thinned(evidence: Evidence, rng: Random) -> Evidence:
     fields = {name: value for name, value in evidence.fields.items() if rng.random() < 0.7}
     kept = rng.choice((0.0, 0.5, 1.0))
     return Evidence(fields, {name: grade for name, grade in evidence.grades.items() if rng.random() < kept})
+
+
+def _with_gaps(evidence: Evidence, rng: Random) -> Evidence:
+    return Evidence(evidence.fields, {name: grade for name, grade in evidence.grades.items() if rng.random() < 5 / 6})
+
+
+def _redrawn(evidence: Evidence, task: DiagnosisTask, rng: Random) -> Evidence:
+    """Every grade drawn anew: real grades go together, so that a guess from the neighbours would pass for a copy."""
+    return Evidence(evidence.fields, {name: rng.choice(task.grade_names) for name in evidence.grades})
 
 
 def _rationale(spec: CorpusSpec, evidence: Evidence, label: str, rng: Random) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
 
@@ -11,10 +13,12 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from clinical_reasoner.config.reference import Phase, ReferenceConfig
+from clinical_reasoner.errors import UserError
 from clinical_reasoner.llm.prompting import Message
 from clinical_reasoner.progress import ProgressBar
 from clinical_reasoner.reference.corpus import CorpusSpec, chats, restatements
 from clinical_reasoner.reference.tokenizer import END
+from clinical_reasoner.task import DiagnosisTask
 
 IGNORED = -100
 _BATCHES_SORTED = 8
@@ -26,6 +30,14 @@ class Example(NamedTuple):
     """`tokens` where an assistant speaks, IGNORED elsewhere."""
     weights: list[float]
     """Loss weight of each target."""
+
+
+class Batch(NamedTuple):
+    """Right-padded, each (batch, length). No attention mask: what is causal never sees the padding behind it."""
+
+    tokens: torch.Tensor
+    targets: torch.Tensor
+    weights: torch.Tensor
 
 
 def new_model(config: ReferenceConfig, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -48,8 +60,31 @@ def new_model(config: ReferenceConfig, tokenizer: PreTrainedTokenizerFast) -> Ll
     )
 
 
-def encode(chat: list[Message], tokenizer: PreTrainedTokenizerFast, option_weight: float) -> Example:
-    """Tokens of a chat; the loss is on assistant turns, and more on the option letter that follows "Diagnosis: ("."""
+def check_size(model: LlamaForCausalLM, config: ReferenceConfig) -> None:
+    """Raises UserError when the weights in bf16, as they are saved, take more than `max_megabytes`."""
+    megabytes = torch.bfloat16.itemsize * sum(tensor.numel() for tensor in model.parameters()) / 1e6
+    if megabytes > config.max_megabytes:
+        raise UserError(f"{megabytes:.1f} MB of weights, more than max_megabytes={config.max_megabytes:g}; make fewer")
+
+
+class Emphasis(NamedTuple):
+    """Loss weights in assistant turns, where everything else weighs 1."""
+
+    option: float
+    """Of the option letter that follows "Diagnosis: ("."""
+    copied: float
+    """Of each token of `words`."""
+    words: re.Pattern[str]
+
+
+def emphasis(config: ReferenceConfig, phase: Phase, task: DiagnosisTask) -> Emphasis:
+    """What is copied from a description: grades and numbers."""
+    grades = "|".join(re.escape(name) for name in task.grade_names)
+    return Emphasis(config.option_weight, phase.copied_weight, re.compile(rf"(?i)\b(?:{grades}|\d+)\b"))
+
+
+def encode(chat: list[Message], tokenizer: PreTrainedTokenizerFast, weigh: Emphasis) -> Example:
+    """Tokens of a chat; the loss is on assistant turns."""
     tokens: list[int] = []
     targets: list[int] = []
     weights: list[float] = []
@@ -59,19 +94,29 @@ def encode(chat: list[Message], tokenizer: PreTrainedTokenizerFast, option_weigh
         role = int(tokenizer.vocab[f"<|{message['role']}|>"])
         ids = encoded["input_ids"]
         spoken = message["role"] == "assistant"
-        letter = text.rfind("Diagnosis: (") + len("Diagnosis: (") if spoken and "Diagnosis: (" in text else -1
         tokens += [role, *ids]
         targets += [IGNORED, *(ids if spoken else [IGNORED] * len(ids))]
-        weights += [0.0, *(option_weight if start == letter else 1.0 for start, _ in encoded["offset_mapping"])]
+        weights += [0.0, *_weights(text, encoded["offset_mapping"], weigh)]
     return Example(tokens, targets, weights)
+
+
+def _weights(text: str, spans: Sequence[tuple[int, int]], weigh: Emphasis) -> Iterator[float]:
+    letter = text.rfind("Diagnosis: (") + len("Diagnosis: (") if "Diagnosis: (" in text else -1
+    copied = {place for match in weigh.words.finditer(text) for place in range(*match.span())}
+    for start, end in spans:
+        if start == letter:
+            yield weigh.option
+        else:
+            yield weigh.copied if copied.intersection(range(start, end)) else 1.0
 
 
 def batches(
     spec: CorpusSpec, phase: Phase, tokenizer: PreTrainedTokenizerFast, config: ReferenceConfig
-) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Endless padded batches (tokens, attention, targets, weights), each (batch, length); similar lengths together."""
+) -> Iterator[Batch]:
+    """Endless batches, similar lengths together."""
     text = restatements(spec) if phase.text == "restatements" else chats(spec, phase.max_shots)
-    examples = (encode(chat, tokenizer, config.option_weight) for chat in text)
+    weigh = emphasis(config, phase, spec.task)
+    examples = (encode(chat, tokenizer, weigh) for chat in text)
     fitting = (example for example in examples if len(example.tokens) <= config.context)
     generator = torch.Generator().manual_seed(config.seed)
     while True:
@@ -80,14 +125,13 @@ def batches(
             yield _pad(pool[index * phase.batch : (index + 1) * phase.batch], tokenizer.pad_token_id)
 
 
-def _pad(rows: list[Example], pad: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def _pad(rows: list[Example], pad: int) -> Batch:
     longest = max(len(row.tokens) for row in rows)
     fill = [longest - len(row.tokens) for row in rows]
     tokens = torch.tensor([row.tokens + [pad] * n for row, n in zip(rows, fill, strict=True)])
-    attention = torch.tensor([[1] * len(row.tokens) + [0] * n for row, n in zip(rows, fill, strict=True)])
     targets = torch.tensor([row.targets + [IGNORED] * n for row, n in zip(rows, fill, strict=True)])
     weights = torch.tensor([row.weights + [0.0] * n for row, n in zip(rows, fill, strict=True)])
-    return tokens, attention, targets, weights
+    return Batch(tokens, targets, weights)
 
 
 def weighted_loss(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -103,14 +147,19 @@ def weighted_loss(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Te
 def train(
     config: ReferenceConfig, spec: CorpusSpec, tokenizer: PreTrainedTokenizerFast
 ) -> tuple[LlamaForCausalLM, list[float]]:
-    """All phases, one after the other. Returns the model (float32, on the CPU) and the loss every 50 steps."""
+    """All phases, one after the other. Returns the model (float32, on the CPU) and the loss every 50 steps.
+
+    Raises UserError at once when the weights would be too large.
+    """
     torch.manual_seed(config.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = new_model(config, tokenizer)
+    check_size(model, config)
     torch.nn.Module.to(model, device)
     losses: list[float] = []
-    for phase in config.phases:
-        losses += _train_phase(model, phase, batches(spec, phase, tokenizer, config), config, device)
+    for phase, seed in zip(config.phases, config.text_seeds, strict=True):
+        text = replace(spec, seed=seed, gap_share=phase.gap_share)
+        losses += _train_phase(model, phase, batches(text, phase, tokenizer, config), config, device)
     torch.nn.Module.to(model, "cpu")
     return model.eval(), losses
 
@@ -118,7 +167,7 @@ def train(
 def _train_phase(
     model: LlamaForCausalLM,
     phase: Phase,
-    stream: Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]],
+    stream: Iterator[Batch],
     config: ReferenceConfig,
     device: str,
 ) -> list[float]:
@@ -128,9 +177,10 @@ def _train_phase(
     model.train()
     with ProgressBar(f"{config.role}, up to {phase.max_shots} exemplars", phase.steps) as bar:
         for step, batch in enumerate(islice(stream, phase.steps), start=1):
-            tokens, attention, targets, weights = (tensor.to(device) for tensor in batch)
-            with torch.autocast(device, torch.bfloat16):
-                logits = model(input_ids=tokens, attention_mask=attention).logits
+            tokens, targets, weights = (tensor.to(device) for tensor in batch)
+            # bf16 on GPUs alone: processors without its instructions emulate it, ten times slower than float32
+            with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+                logits = model(input_ids=tokens).logits
             loss = weighted_loss(logits, targets, weights)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

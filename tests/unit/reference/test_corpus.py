@@ -16,7 +16,15 @@ from clinical_reasoner.evidence.grading import grade_patient
 from clinical_reasoner.llm.answers import Answer, parse_answer
 from clinical_reasoner.llm.prompting import Exemplar, Message, render_messages
 from clinical_reasoner.records import Ask
-from clinical_reasoner.reference.corpus import ASK_SHARES, THINNED_SHARE, CorpusSpec, Role, chats, restatements
+from clinical_reasoner.reference.corpus import (
+    ASK_SHARES,
+    REDRAWN_SHARE,
+    THINNED_SHARE,
+    CorpusSpec,
+    Role,
+    chats,
+    restatements,
+)
 from clinical_reasoner.reference.writer import Wording
 from clinical_reasoner.task import DiagnosisTask
 
@@ -126,11 +134,48 @@ def test_some_patients_lack_much_of_their_evidence_and_none_gains_any(
     for index, chat in enumerate(plain["teacher"]):
         whole, shown = evidence(spec, index)[0], parse_description(chat[1]["content"], spec.task)
         assert shown.fields.items() <= whole.fields.items()
-        assert shown.grades.items() <= whole.grades.items()
-        thinned += shown != whole
+        assert shown.grades.keys() <= whole.grades.keys()
+        assert shown.grades.items() <= whole.grades.items() or ask_of(chat, spec.task) == "rationalize"
+        thinned += shown.fields != whole.fields or shown.grades.keys() != whole.grades.keys()
     # A thinned patient keeps all of its evidence in one case of three times 0.7^6.
     expected = THINNED_SHARE * (1 - 0.7**6 / 3)
     assert abs(thinned / CHATS - expected) < 4 * (expected * (1 - expected) / CHATS) ** 0.5
+
+
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_some_rationales_are_about_grades_that_do_not_fit_the_told_diagnosis(
+    specs: Spec, plain: dict[Role, list[list[Message]]], role: Role
+) -> None:
+    spec, told, redrawn = specs[role], 0, Counter[str]()
+    for index, chat in enumerate(plain[role]):
+        shown = parse_description(chat[1]["content"], spec.task).grades
+        whole = evidence(spec, index)[0].grades
+        if ask_of(chat, spec.task) == "rationalize" and len(shown) > 3:
+            told += 1
+            redrawn.update(shown.values() if not shown.items() <= whole.items() else ["as they are"])
+    kept = redrawn.pop("as they are")
+    assert abs(1 - kept / told - REDRAWN_SHARE) < 4 * (REDRAWN_SHARE * (1 - REDRAWN_SHARE) / told) ** 0.5
+    assert_even(redrawn, spec.task)
+
+
+def test_gaps_take_one_finding_in_six_from_a_share_of_the_patients(specs: Spec) -> None:
+    spec = specs["teacher"]
+    names = [finding.name for finding in spec.task.findings]
+
+    def findings(gap_share: float) -> float:
+        """Mean number in a description, each chat's last."""
+        with_gaps = islice(chats(replace(spec, gap_share=gap_share), 0), CHATS)
+        return sum(len(parse_description(chat[-2]["content"], spec.task).grades) for chat in with_gaps) / CHATS
+
+    lost = 1 - findings(1.0) / findings(0.0)
+    assert abs(lost - 1 / 6) < 4 * (1 / 6 * 5 / 6 / (CHATS * len(names) / 2)) ** 0.5
+
+
+def assert_even(grades: Counter[str], task: DiagnosisTask) -> None:
+    """Drawn anew, each grade is as frequent as any other; in the population the first is by far the most frequent."""
+    share = 1 / len(task.grades)
+    for name in task.grade_names:
+        assert abs(grades[name] / grades.total() - share) < 4 * (share * (1 - share) / grades.total()) ** 0.5
 
 
 def test_exemplars_come_before_the_patient_and_are_other_patients(
@@ -159,12 +204,15 @@ def test_exemplars_come_before_the_patient_and_are_other_patients(
 def test_restatements_say_little_evidence_again_and_name_no_diagnosis(specs: Spec, role: Role) -> None:
     task = specs[role].task
     texts = list(islice(restatements(specs[role]), 300))
+    grades = Counter[str]()
     assert texts[:20] == list(islice(restatements(specs[role]), 20))
     for user, assistant in texts:
         assert (user["role"], assistant["role"]) == ("user", "assistant")
         known = parse_description(user["content"], task)
+        grades.update(known.grades.values())
         claims = extract_claims(assistant["content"], task)
         assert count_claims(claims, known) == ClaimCounts(supported=len(claims)) and claims
         # The sentence about APOE4 names the disease.
         assert not any(label.text in assistant["content"] for label in task.labels if label.name != "AD")
         assert task.question_text() not in user["content"]
+    assert_even(grades, task)
