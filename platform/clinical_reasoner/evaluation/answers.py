@@ -48,7 +48,6 @@ def _make_answers(config: PipelineConfig, run: RunFolder, arm: Arm) -> Manifest:
             batch = Batch(asks, "row_id", work, config.rationales.rows_per_block)
             table = generate(run, batch, model, renderer, finisher, RATIONALES, config.run.logical_cpus)
         run.write_table(stage.name, table)
-        run.clear(work)
         return Rows(asks.num_rows, table.num_rows)
 
     return run_stage(run, stage, make, overwrite=config.run.overwrite)

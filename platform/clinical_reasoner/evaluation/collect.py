@@ -17,6 +17,7 @@ from clinical_reasoner.config.loading import to_yaml
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.distillation.stage import student_stage
 from clinical_reasoner.evaluation.answers import answers_stage
+from clinical_reasoner.evaluation.cohort_page import run_summary
 from clinical_reasoner.evaluation.metrics import Estimate, Key, evaluate, paired_difference
 from clinical_reasoner.evaluation.predictions import BASELINE, CEILING, PREDICTIONS_STAGE
 from clinical_reasoner.evaluation.report import Claims, Example, ExampleAnswer, ReportInput, StageRows
@@ -52,8 +53,10 @@ def collect(config: PipelineConfig, run: RunFolder, predictions: pa.Table) -> Re
         labels=task.label_names,
         synthetic=isinstance(cohort, SyntheticCohort),
         stand_ins=any("reference/models/" in model for model in (config.teacher.model, config.student.base)),
+        cohort=run_summary(run, task),
         metrics=tuple(metrics),
         names=NAMES,
+        trained_on=_trained_on(config, run),
         ceiling=ceiling,
         ceiling_note=note,
         differences=tuple(_differences(predictions, keys, settings.resamples, settings.seed)),
@@ -64,6 +67,13 @@ def collect(config: PipelineConfig, run: RunFolder, predictions: pa.Table) -> Re
         | {"clinical-reasoner": __version__},
         stages=tuple(_stage_counts(config, run)),
     )
+
+
+def _trained_on(config: PipelineConfig, run: RunFolder) -> dict[Key, int]:
+    students = {("student", arm): run.manifest(student_stage(arm)) for arm in config.student.arms}
+    trained: dict[Key, int] = {key: found.rows_out for key, found in students.items() if found}
+    splits = run.read_table("findings", FINDINGS).column("split").to_pylist()
+    return trained | {BASELINE: splits.count("train")}
 
 
 def _ceiling(cohort: SyntheticCohort, config: PipelineConfig, task: DiagnosisTask) -> tuple[float, str]:

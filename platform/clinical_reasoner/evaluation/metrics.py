@@ -49,6 +49,9 @@ class ModelMetrics(_Strict):
     n_subjects: int = Field(ge=1)
     unparsed: int = Field(ge=0)
     """Visits whose answer could not be parsed; they count as errors."""
+    without_probabilities: int = Field(ge=0)
+    """Visits without probabilities. In the AUROC their prediction counts as certain; an unparsed answer gives the true
+    label 0 and shares the rest equally."""
     accuracy: Estimate
     macro_f1: Estimate
     """Mean F1 over all labels of the task; a label that is neither true nor predicted anywhere counts 0."""
@@ -72,7 +75,8 @@ class _Answers:
     subject: Ints
     """(visits,) index of the person."""
     probabilities: Floats | None
-    """(visits, labels), None if any visit lacks them."""
+    """(visits, labels), None if every visit lacks them. A single visit without them is filled in: its prediction with
+    certainty, or 0 for the true label where the answer could not be parsed."""
     without_probabilities: int
 
 
@@ -163,9 +167,22 @@ def _read(key: Key, rows: _Rows, labels: tuple[str, ...]) -> _Answers:
         truth=np.array([index[rows[visit]["label"]] for visit in visits], dtype=np.int64),
         predicted=np.array([index.get(rows[visit]["predicted"], len(labels)) for visit in visits], dtype=np.int64),
         subject=_subjects(visits),
-        probabilities=np.array(lists, dtype=np.float64) if len(given) == len(lists) else None,
+        probabilities=_filled(lists, rows, visits, labels) if given else None,
         without_probabilities=len(lists) - len(given),
     )
+
+
+def _filled(lists: list[Any], rows: _Rows, visits: list[tuple[str, str]], labels: tuple[str, ...]) -> Floats:
+    table = np.zeros((len(visits), len(labels)))
+    for place, (values, visit) in enumerate(zip(lists, visits, strict=True)):
+        row = rows[visit]
+        if values is not None:
+            table[place] = values
+        elif row["predicted"] is not None:
+            table[place, labels.index(row["predicted"])] = 1.0
+        else:
+            table[place] = [0.0 if name == row["label"] else 1 / (len(labels) - 1) for name in labels]
+    return table
 
 
 def _score(key: Key, answers: _Answers, labels: int, weights: Ints) -> ModelMetrics:
@@ -181,6 +198,7 @@ def _score(key: Key, answers: _Answers, labels: int, weights: Ints) -> ModelMetr
         n=len(answers.truth),
         n_subjects=weights.shape[1],
         unparsed=int((answers.predicted == labels).sum()),
+        without_probabilities=answers.without_probabilities,
         accuracy=_estimate(hits.sum(axis=1) / confusion.sum(axis=(1, 2))),
         macro_f1=_estimate(f1.mean(axis=1)),
         auroc=auroc,
@@ -201,7 +219,7 @@ def _confusions(answers: _Answers, labels: int, weights: Ints) -> Ints:
 def _auroc(answers: _Answers, labels: int, weights: Ints) -> tuple[Estimate | None, str | None, int]:
     """Macro AUROC or the reason why there is none, and the number of resamples behind its interval."""
     if answers.probabilities is None:
-        return None, f"{answers.without_probabilities} of {len(answers.truth)} visits have no probabilities", 0
+        return None, "no visit has probabilities", 0
     missing = labels - len(np.unique(answers.truth))
     if missing:
         return None, f"{missing} of {labels} labels do not occur among the true labels", 0

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from clinical_reasoner.evaluation.metrics import Estimate
 
 # Blue, vermillion and grey of Okabe & Ito (jfly.uni-koeln.de/color), told apart with every common colour blindness.
-_BLUE, _VERMILLION, _GREY = "#0072B2", "#D55E00", "#6b7280"
+BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#6b7280"
 _MAP = "Blues"
 """One hue from light to dark: readable without colour vision and on a grey printer."""
 
@@ -42,13 +42,13 @@ def forest_svg(rows: Sequence[tuple[str, Estimate]], measure: str, *, prefix: st
     axes.set_xlim(left - margin, right + margin)
     axes.set_ylim(len(rows) - 0.4, -0.85)
     for place, (name, one) in enumerate(rows):
-        axes.plot([one.low, one.high], [place, place], color=_BLUE, linewidth=2, solid_capstyle="butt")
-        axes.plot([one.value], [place], marker="o", markersize=7, color=_BLUE)
+        axes.plot([one.low, one.high], [place, place], color=BLUE, linewidth=2, solid_capstyle="butt")
+        axes.plot([one.value], [place], marker="o", markersize=7, color=BLUE)
         line = place - 0.3
         _words(axes, 0.0, line, name, ha="left", weight="bold")
         _words(axes, 1.0, line, f"{one.value:.3f}  [{one.low:.3f}, {one.high:.3f}]", ha="right")
     if ceiling is not None:
-        axes.axvline(ceiling, color=_VERMILLION, linewidth=1.5, linestyle=(0, (5, 3)), zorder=1)
+        axes.axvline(ceiling, color=VERMILLION, linewidth=1.5, linestyle=(0, (5, 3)), zorder=1)
     axes.set_yticks([])
     axes.set_xlabel(measure if ceiling is None else f"{measure}; dashed line: Bayes ceiling {ceiling:.3f}", fontsize=9)
     axes.tick_params(axis="x", labelsize=9)
@@ -57,7 +57,7 @@ def forest_svg(rows: Sequence[tuple[str, Estimate]], measure: str, *, prefix: st
     axes.spines[["top", "left", "right"]].set_visible(False)
     spoken = "; ".join(f"{name} {one.value:.3f} ({one.low:.3f} to {one.high:.3f})" for name, one in rows)
     ceiling_spoken = "" if ceiling is None else f"; Bayes ceiling {ceiling:.3f}"
-    return _inline(figure, prefix, f"{measure} with 95 % interval: {spoken}{ceiling_spoken}")
+    return inline_svg(figure, prefix, f"{measure} with 95 % interval: {spoken}{ceiling_spoken}")
 
 
 def confusion_svg(confusion: Sequence[Sequence[int]], labels: Sequence[str], name: str, *, prefix: str) -> str:
@@ -82,15 +82,15 @@ def confusion_svg(confusion: Sequence[Sequence[int]], labels: Sequence[str], nam
         axes.text(column, row, str(count), ha="center", va="center", fontsize=10, color=ink)
     axes.set_xticks(range(len(columns)), columns, fontsize=9, parse_math=False)
     axes.set_yticks(range(len(labels)), list(labels), fontsize=9, parse_math=False)
-    axes.set_xlabel("predicted", fontsize=9, color=_GREY)
-    axes.set_ylabel("true", fontsize=9, color=_GREY)
+    axes.set_xlabel("predicted", fontsize=9, color=GREY)
+    axes.set_ylabel("true", fontsize=9, color=GREY)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     spoken = "; ".join(
         f"true {label}: " + ", ".join(f"{number} {column}" for number, column in zip(row, columns, strict=True))
         for label, row in zip(labels, counts.tolist(), strict=True)
     )
-    return _inline(figure, prefix, f"Confusion matrix of {name}. {spoken}")
+    return inline_svg(figure, prefix, f"Confusion matrix of {name}. {spoken}")
 
 
 def _words(axes: Axes, x: float, y: float, text: str, *, ha: str, weight: str = "normal") -> None:
@@ -100,7 +100,7 @@ def _words(axes: Axes, x: float, y: float, text: str, *, ha: str, weight: str = 
     axes.text(x, y, text, ha=ha, va="center", weight=weight, fontsize=9, parse_math=False, transform=across, bbox=box)
 
 
-def _inline(figure: Figure, prefix: str, label: str) -> str:
+def inline_svg(figure: Figure, prefix: str, label: str) -> str:
     """The figure as an `<svg>` element with a spoken label, whose ids and style touch nothing else on the page."""
     FigureCanvasAgg(figure)
     file = io.StringIO()

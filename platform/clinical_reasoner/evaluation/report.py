@@ -12,6 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from clinical_reasoner.evaluation.cohort_plots import cohort_context, missing_text
+from clinical_reasoner.evaluation.cohort_summary import CohortSummary
 from clinical_reasoner.evaluation.metrics import Estimate, Key, ModelMetrics
 from clinical_reasoner.evaluation.plots import confusion_svg, forest_svg
 
@@ -83,9 +85,13 @@ class ReportInput(_Strict):
     """True: the patients are made up; the page says so wherever it shows a number."""
     stand_ins: bool
     """True: teacher or student base is a reference model; the page says so wherever it shows a number."""
+    cohort: CohortSummary | None = None
+    """Whom the report is about; the page opens with it."""
     metrics: tuple[ModelMetrics, ...] = Field(min_length=1)
     names: dict[Key, str]
     """Display name of each (model, arm)."""
+    trained_on: dict[Key, int] = {}
+    """Visits on which a model was trained; no entry for one that was not trained here."""
     ceiling: float | None = Field(default=None, ge=0, le=1)
     """Accuracy of the best possible rule, where the cohort's own model is known."""
     ceiling_note: str = ""
@@ -134,6 +140,21 @@ def caveats(report: ReportInput) -> list[str]:
 
 def render_report(report: ReportInput) -> str:
     """The page as HTML text. Everything is inside it: no script, no request to any other file."""
+    template = page_environment().get_template("report.html.j2")
+    return template.render(
+        report=report,
+        research_notice=RESEARCH_NOTICE,
+        caveats=caveats(report),
+        short_note=short_note(report.synthetic, report.stand_ins),
+        verdict=verdict,
+        forests=_forests(report),
+        confusions=_confusions(report),
+        **cohort_context(report.cohort),
+    )
+
+
+def page_environment() -> Environment:
+    """The templates, with every text escaped."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -141,15 +162,20 @@ def render_report(report: ReportInput) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "estimate": _estimate, "difference": _difference, "percent": _percent}
-    return environment.get_template("report.html.j2").render(
-        report=report,
-        research_notice=RESEARCH_NOTICE,
-        caveats=caveats(report),
-        verdict=verdict,
-        forests=_forests(report),
-        confusions=_confusions(report),
-    )
+    environment.filters |= {
+        "number": _number,
+        "estimate": _estimate,
+        "difference": _difference,
+        "percent": _percent,
+        "w": _w_score,
+        "missing": missing_text,
+    }
+    return environment
+
+
+def short_note(synthetic: bool, stand_ins: bool) -> str:
+    """What stands beside every number."""
+    return " ".join(["Synthetic patients."] * synthetic + ["Small stand-in models."] * stand_ins)
 
 
 def metrics_json(report: ReportInput) -> dict[str, Any]:
@@ -162,7 +188,15 @@ def metrics_json(report: ReportInput) -> dict[str, Any]:
         "stand_ins": report.stand_ins,
         "caveats": caveats(report),
         "labels": list(report.labels),
-        "models": [{"name": report.name(one), **one.model_dump(mode="json")} for one in report.metrics],
+        "cohort": None if report.cohort is None else report.cohort.model_dump(mode="json", exclude={"example"}),
+        "models": [
+            {
+                "name": report.name(one),
+                "trained_on": report.trained_on.get((one.model, one.arm)),
+                **one.model_dump(mode="json"),
+            }
+            for one in report.metrics
+        ],
         "ceiling": None if report.ceiling is None else {"accuracy": report.ceiling, "note": report.ceiling_note},
         "differences": [
             {"title": title, **one.model_dump(mode="json"), "includes_zero": one.low <= 0 <= one.high}
@@ -202,6 +236,10 @@ def _estimate(one: Estimate) -> str:
 
 def _difference(one: Estimate) -> str:
     return f"{one.value:+.3f} [{one.low:+.3f}, {one.high:+.3f}]".replace("-", "\N{MINUS SIGN}")
+
+
+def _w_score(value: float) -> str:
+    return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _percent(part: int, whole: int) -> str:

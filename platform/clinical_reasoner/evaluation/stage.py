@@ -42,15 +42,25 @@ def print_comparison(run: RunFolder) -> None:
     """The comparison of `report/metrics.json` as a table on the terminal."""
     report = json.loads(run.read_bytes(METRICS))
     title = "Accuracy on the test split" + (" (synthetic patients)" if report["synthetic"] else "")
-    table = Table("Model", "n", "Accuracy [95 % CI]", "Macro-F1 [95 % CI]", "AUROC [95 % CI]", "Unparsed", title=title)
+    table = Table(
+        "Model",
+        "Trained on",
+        "n",
+        "Accuracy [95 % CI]",
+        "Macro-F1 [95 % CI]",
+        "AUROC [95 % CI]",
+        "Unparsed",
+        title=title,
+    )
     for entry in report["models"]:
         table.add_row(
             entry["name"],
+            "-" if entry["trained_on"] is None else str(entry["trained_on"]),
             str(entry["n"]),
             *(_interval(entry[name]) for name in ("accuracy", "macro_f1", "auroc")),
             str(entry["unparsed"]),
         )
-    console = Console(width=120)
+    console = Console(width=140)
     console.print(table)
     if report["ceiling"] is not None:
         console.print(f"Bayes ceiling of the population: {report['ceiling']['accuracy']:.3f}")

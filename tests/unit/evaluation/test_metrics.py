@@ -172,13 +172,32 @@ def test_unparsed_counts_as_an_error_in_every_metric(task: DiagnosisTask) -> Non
 
 def test_auroc_gives_its_reason(task: DiagnosisTask) -> None:
     rows = random_rows(1)
-    without = [row.model_copy(update={"probabilities": None}) if i < 3 else row for i, row in enumerate(rows)]
+    without = [row.model_copy(update={"probabilities": None}) for row in rows]
     one = score(table_of(without), task)
-    assert one.auroc is None and one.auroc_reason == "3 of 80 visits have no probabilities"
+    assert one.auroc is None and one.auroc_reason == "no visit has probabilities"
     one = score(table_of([row for row in rows if row.label != "NC"]), task)
     assert one.auroc is None and one.auroc_reason == "1 of 3 labels do not occur among the true labels"
     one = score(table_of(rows), task)
     assert one.auroc is not None and one.auroc_reason is None
+
+
+def test_visit_without_probabilities_keeps_the_auroc(task: DiagnosisTask) -> None:
+    """As if its answer were certain, or, where that could not be parsed, as if it ruled the true label out."""
+    rows = random_rows(1)
+    sure = [1.0 if name == rows[0].predicted else 0.0 for name in LABELS]
+    wrong = [0.0 if name == rows[1].label else 0.5 for name in LABELS]
+    gaps = [
+        rows[0].model_copy(update={"probabilities": None}),
+        rows[1].model_copy(update={"probabilities": None, "predicted": None}),
+        *rows[2:],
+    ]
+    filled = [
+        rows[0].model_copy(update={"probabilities": tuple(sure)}),
+        rows[1].model_copy(update={"probabilities": tuple(wrong)}),
+        *rows[2:],
+    ]
+    one, same = score(table_of(gaps), task), score(table_of(filled), task)
+    assert one.without_probabilities == 2 and one.auroc == same.auroc != score(table_of(rows), task).auroc
 
 
 def test_resamples_without_a_label_are_left_out_and_counted(task: DiagnosisTask) -> None:

@@ -89,10 +89,11 @@ def metrics_of(key: tuple[str, str], accuracy: float) -> ModelMetrics:
         n=20,
         n_subjects=18,
         unparsed=1,
+        without_probabilities=20 if few_shot else 0,
         accuracy=Estimate(value=accuracy, low=accuracy - 0.1, high=accuracy + 0.08),
         macro_f1=Estimate(value=0.512, low=0.4, high=0.6),
         auroc=None if few_shot else Estimate(value=0.777, low=0.7, high=0.8),
-        auroc_reason="4 of 20 visits have no probabilities" if few_shot else None,
+        auroc_reason="no visit has probabilities" if few_shot else None,
         confusion=((5, 1, 0, 1), (2, 3, 1, 0), (0, 2, 5, 0)),
         resamples=2000,
         auroc_resamples=0 if few_shot else 1987,
@@ -218,7 +219,7 @@ def test_every_model_example_and_number_appears(page: str) -> None:
 
 def test_missing_auroc_shows_its_reason_and_left_out_resamples_show(page: str) -> None:
     text = Page(page).text
-    assert text.count("none: 4 of 20 visits have no probabilities") == 1
+    assert text.count("none: no visit has probabilities") == 1
     assert text.count("interval from 1987 resamples") == len(ARMS) - 1
 
 
