@@ -1,4 +1,4 @@
-"""The two vLLM engines behind the endpoint: how they are deployed, and one call to one of them."""
+"""The two vLLM engines behind the endpoint: how they are deployed, and what the API asks of a deployed one."""
 
 from __future__ import annotations
 
@@ -19,32 +19,12 @@ from clinical_reasoner.config.serving import ServingConfig
 from clinical_reasoner.config.teacher import EngineConfig, SamplingConfig
 from clinical_reasoner.llm.batch import engine_arguments, engine_environment, worker_bundle
 from clinical_reasoner.llm.prompting import Message
-from clinical_reasoner.serving.diagnosis import Reply
+from clinical_reasoner.serving.panel import ModelUnavailableError, Reply
 from clinical_reasoner.serving.schema import AnsweredBy
 
 TOP_LOGPROBS = 5
 """Candidates per token; the options of the question must be among them to get a probability above 0."""
-HEALTH_TIMEOUT_S = 5.0
-
-
-class EngineError(Exception):
-    """An engine gave no text. Neither field holds what was asked or what the engine said about it."""
-
-    def __init__(self, role: AnsweredBy, status: int, reason: str) -> None:
-        super().__init__(role, status, reason)
-        self.role = role
-        self.status = status
-        """HTTP status for the client."""
-        self.reason = reason
-
-
-@dataclass(frozen=True)
-class Engine:
-    """A deployed engine, as the ingress sees it."""
-
-    handle: DeploymentHandle[Any]
-    sampling: SamplingConfig
-    context_tokens: int
+STATUS_TIMEOUT_S = 5.0
 
 
 def engine_deployment(role: AnsweredBy, source: str, engine: EngineConfig, serving: ServingConfig) -> serve.Application:
@@ -64,47 +44,62 @@ def engine_deployment(role: AnsweredBy, source: str, engine: EngineConfig, servi
     return build_llm_deployment(config, name_prefix="engine-")
 
 
-async def ask_engine(role: AnsweredBy, engine: Engine, messages: list[Message]) -> Reply:
-    """Greedy answer with the candidates of each token. Raises EngineError."""
-    request = ChatCompletionRequest(
-        model=role,
-        messages=messages,
-        max_tokens=engine.sampling.max_tokens,
-        temperature=0.0,
-        seed=engine.sampling.seed,
-        logprobs=True,
-        top_logprobs=TOP_LOGPROBS,
-        request_id=str(uuid4()),  # else Ray Serve sets the client's, which may not be unique
-    )
-    stream: Any = engine.handle.options(stream=True).chat.remote(request)
-    try:
-        response = await anext(stream)
-    except BackPressureError as error:
-        raise EngineError(role, 503, "too many requests are waiting") from error
-    except (RayError, RayServeException, StopAsyncIteration) as error:
-        raise EngineError(role, 503, f"no answer ({type(error).__name__})") from error
-    except asyncio.CancelledError:
-        stream.cancel()
-        raise
-    if hasattr(response, "error"):  # an ErrorResponse, but not of the class that ray.serve.llm exports
-        raise _refusal(role, response, engine)
-    choice = response.choices[0]
-    places = choice.logprobs.content if choice.logprobs else []
-    tokens = [(place.token, {one.token: one.logprob for one in place.top_logprobs}) for place in places or []]
-    return Reply(choice.message.content or "", tokens)
+@dataclass(frozen=True)
+class DeployedEngine:
+    """A deployed engine, as the ingress sees it."""
 
+    role: AnsweredBy
+    handle: DeploymentHandle[Any]
+    engine: EngineConfig
+    sampling: SamplingConfig
 
-async def engine_answers(engine: Engine) -> bool:
-    """Whether the replica answers and its engine process is alive."""
-    try:
-        async with asyncio.timeout(HEALTH_TIMEOUT_S):
-            await engine.handle.check_health.remote()
-    except (RayError, RayServeException, TimeoutError):
-        return False
-    return True
+    async def ask(self, messages: list[Message]) -> Reply:
+        """Greedy answer with the candidates of each token. Raises ModelUnavailableError."""
+        request = ChatCompletionRequest(
+            model=self.role,
+            messages=messages,
+            max_tokens=self.sampling.max_tokens,
+            temperature=0.0,
+            seed=self.sampling.seed,
+            logprobs=True,
+            top_logprobs=TOP_LOGPROBS,
+            chat_template_kwargs=self.engine.chat_template_kwargs or None,
+            request_id=str(uuid4()),  # else Ray Serve sets the client's, which may not be unique
+        )
+        stream: Any = self.handle.options(stream=True).chat.remote(request)
+        try:
+            response = await anext(stream)
+        except BackPressureError as error:
+            raise ModelUnavailableError(self.role, 503, "too many requests are waiting") from error
+        except (RayError, RayServeException, StopAsyncIteration) as error:
+            raise ModelUnavailableError(self.role, 503, f"no answer ({type(error).__name__})") from error
+        except asyncio.CancelledError:
+            stream.cancel()
+            raise
+        if hasattr(response, "error"):  # an ErrorResponse, but not of the class that ray.serve.llm exports
+            raise self._refusal(response.error.code)
+        choice = response.choices[0]
+        places = choice.logprobs.content if choice.logprobs else []
+        tokens = [(place.token, {one.token: one.logprob for one in place.top_logprobs}) for place in places or []]
+        return Reply(choice.message.content or "", tokens)
 
+    async def is_running(self) -> bool:
+        """Whether Ray Serve, which checks the engine process itself, has a running replica.
 
-def _refusal(role: AnsweredBy, response: Any, engine: Engine) -> EngineError:
-    if response.error.code == 400:
-        return EngineError(role, 422, f"the prompt does not fit into {engine.context_tokens} tokens")
-    return EngineError(role, 502, f"engine error {response.error.code}")
+        Asked of Serve's controller: a call to the engine would wait behind the patients.
+        """
+        try:
+            async with asyncio.timeout(STATUS_TIMEOUT_S):
+                status = await asyncio.to_thread(serve.status)
+        except (RayError, RayServeException, TimeoutError):
+            return False
+        application = status.applications.get(self.handle.app_name)
+        deployment: Any = application and application.deployments.get(self.handle.deployment_name)
+        return deployment is not None and deployment.replica_states.get("RUNNING", 0) > 0
+
+    def _refusal(self, code: int) -> ModelUnavailableError:
+        if code == 400:
+            return ModelUnavailableError(
+                self.role, 422, f"the prompt does not fit into {self.engine.max_model_len} tokens"
+            )
+        return ModelUnavailableError(self.role, 502, f"engine error {code}")

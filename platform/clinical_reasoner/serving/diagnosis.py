@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from clinical_reasoner import __version__
-from clinical_reasoner.config.student import Arm
 from clinical_reasoner.evidence.claims import extract_claims, judge_claim
 from clinical_reasoner.evidence.description import (
     Evidence,
@@ -19,37 +16,21 @@ from clinical_reasoner.evidence.description import (
     parse_description,
     with_question,
 )
-from clinical_reasoner.llm.answers import ParseFailure, TokenLogprobs, option_probabilities, parse_answer
-from clinical_reasoner.llm.prompting import PROMPT_VERSION, Exemplar, Message, render_messages
-from clinical_reasoner.records import Ask, PatientRow
-from clinical_reasoner.serving.cascade import route
+from clinical_reasoner.llm.prompting import PROMPT_VERSION, Exemplar
+from clinical_reasoner.records import PatientRow
+from clinical_reasoner.serving.cascade import Outcome, Routing, fall_back, route
+from clinical_reasoner.serving.panel import (
+    AskModel,
+    Attempt,
+    ModelUnavailableError,
+    Panel,
+    Reading,
+    Role,
+    Unreadable,
+    ask_role,
+)
 from clinical_reasoner.serving.schema import AnsweredBy, DiagnoseRequest, DiagnoseResponse, JudgedClaim
 from clinical_reasoner.task import DiagnosisTask
-
-ARM_ASKS: dict[Arm, Ask] = {"label_only": "direct", "rationale_then_label": "diagnose"}
-"""How a student is asked: as it was trained."""
-
-
-@dataclass(frozen=True)
-class Role:
-    """One of the models behind the endpoint, and how it is asked."""
-
-    name: AnsweredBy
-    model: str
-    """Name in the response."""
-    ask: Ask
-    exemplars: tuple[Exemplar, ...] = ()
-
-
-@dataclass(frozen=True)
-class Panel:
-    """Everything that an answer depends on, besides the engines."""
-
-    task: DiagnosisTask
-    student: Role
-    teacher: Role
-    threshold: float
-    """Largest probability at which the student's answer stands, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -60,62 +41,33 @@ class Case:
     evidence: Evidence
 
 
-@dataclass(frozen=True)
-class Reply:
-    """What an engine returned."""
-
-    text: str
-    tokens: TokenLogprobs
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A reply that could be read."""
-
-    label: str
-    rationale: str | None
-    probabilities: tuple[float, ...] | None
-    """In the order of the task's labels."""
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """A reply that names no diagnosis."""
-
-    role: AnsweredBy
-    reason: str
-    """Short and without patient text."""
-
-
-AskModel = Callable[[Role, list[Message]], Awaitable[Reply]]
-
-
-def student_role(arm: Arm) -> Role:
-    """The student of the run; it is called after its arm, since every student's folder has the same last name."""
-    return Role("student", arm, ARM_ASKS[arm])
-
-
-def teacher_role(model: str, exemplars: tuple[Exemplar, ...]) -> Role:
-    """The teacher, called by its hub name, or by the last name of its folder."""
-    return Role("teacher", Path(model).name if Path(model).is_dir() else model, "diagnose", exemplars)
-
-
 async def diagnose(
     request: DiagnoseRequest, panel: Panel, ask_model: AskModel, request_id: str
 ) -> DiagnoseResponse | Unreadable:
-    """Ask the model that the request names; with `auto` the student, and then perhaps the teacher."""
+    """Ask the model that the request names; with `auto` the student, and then perhaps the teacher.
+
+    Raises ModelUnavailableError where the model that has the last word gave no text.
+    """
     case = read_case(request, panel.task)
-    role, routing = panel.teacher, "teacher asked for"
-    if request.model != "teacher":
-        reading = await _ask(case, panel.student, panel.task, ask_model)
-        if request.model == "student":
-            return respond(case, panel.student, reading, "student asked for", request_id, panel.task)
-        decision = route(reading.probabilities if isinstance(reading, Reading) else None, panel.threshold)
-        if not decision.ask_teacher:
-            return respond(case, panel.student, reading, decision.reason, request_id, panel.task)
-        routing = decision.reason
-    reading = await _ask(case, role, panel.task, ask_model)
-    return respond(case, role, reading, routing, request_id, panel.task)
+
+    async def ask(name: AnsweredBy) -> Attempt:
+        return await ask_role(panel.role(name), case.description, panel.task, ask_model)
+
+    if request.model == "auto":
+        attempts: dict[AnsweredBy, Attempt] = {"student": await ask("student")}
+        routing = route(_outcome(attempts["student"]), _probabilities(attempts["student"]), panel.threshold)
+        if routing.model == "teacher":
+            attempts["teacher"] = await ask("teacher")
+            routing = fall_back(routing, _outcome(attempts["student"]), _outcome(attempts["teacher"]))
+    else:
+        attempts = {request.model: await ask(request.model)}
+        routing = Routing(request.model, f"{request.model} asked for")
+    attempt = attempts[routing.model]
+    if isinstance(attempt, ModelUnavailableError):
+        raise attempt
+    if isinstance(attempt, Unreadable):
+        return attempt
+    return respond(case, panel.role(routing.model), attempt, routing, request_id, panel.task)
 
 
 def read_case(request: DiagnoseRequest, task: DiagnosisTask) -> Case:
@@ -130,22 +82,10 @@ def read_case(request: DiagnoseRequest, task: DiagnosisTask) -> Case:
     return Case(describe_evidence(evidence, task), evidence)
 
 
-def read_reply(reply: Reply, role: Role, task: DiagnosisTask) -> Reading | Unreadable:
-    """Diagnosis, rationale and probabilities of a model's raw reply."""
-    answer = parse_answer(reply.text, role.ask, task)
-    if isinstance(answer, ParseFailure):
-        return Unreadable(role.name, answer.reason)
-    if answer.label is None:
-        return Unreadable(role.name, "no diagnosis")
-    return Reading(answer.label, answer.rationale, option_probabilities(reply.tokens, task))
-
-
 def respond(
-    case: Case, role: Role, reading: Reading | Unreadable, routing: str, request_id: str, task: DiagnosisTask
-) -> DiagnoseResponse | Unreadable:
-    """The response, with every claim of the rationale judged against the case; an unreadable reply as it is."""
-    if isinstance(reading, Unreadable):
-        return reading
+    case: Case, role: Role, reading: Reading, routing: Routing, request_id: str, task: DiagnosisTask
+) -> DiagnoseResponse:
+    """The response, with every claim of the rationale judged against the case."""
     label = task.label(reading.label)
     claims = extract_claims(reading.rationale or "", task)
     by_label = zip(task.label_names, reading.probabilities, strict=True) if reading.probabilities else None
@@ -160,7 +100,8 @@ def respond(
             for claim in claims
         ),
         answered_by=role.name,
-        routing=routing,
+        routing=routing.reason,
+        degraded=routing.degraded,
         model=role.model,
         prompt_version=PROMPT_VERSION,
         version=__version__,
@@ -180,6 +121,11 @@ def example_requests(model: type[DiagnoseRequest], exemplar: Exemplar, task: Dia
     return {**examples, "description": {"description": exemplar.description, "model": "teacher"}}
 
 
-async def _ask(case: Case, role: Role, task: DiagnosisTask, ask_model: AskModel) -> Reading | Unreadable:
-    messages = render_messages(role.ask, case.description, task, exemplars=role.exemplars)
-    return read_reply(await ask_model(role, messages), role, task)
+def _outcome(attempt: Attempt) -> Outcome:
+    if isinstance(attempt, ModelUnavailableError):
+        return "unavailable"
+    return "unreadable" if isinstance(attempt, Unreadable) else "answer"
+
+
+def _probabilities(attempt: Attempt) -> tuple[float, ...] | None:
+    return attempt.probabilities if isinstance(attempt, Reading) else None

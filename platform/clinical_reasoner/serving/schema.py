@@ -25,9 +25,13 @@ RESEARCH_USE_ONLY = (
     "Research use only. This is not a medical device, and its answers must not be used to diagnose or treat anyone."
 )
 PROBLEM_MEDIA_TYPE = "application/problem+json"
+WHOLE_BODY = "(body)"
+"""Field of an error that is in no single field."""
 _NO_OBJECT = "should be a JSON object, sent with content-type: application/json"
+NOT_JSON = "not valid JSON"
 _MESSAGES = {
     "extra_forbidden": "unknown field",
+    "json_invalid": NOT_JSON,
     "missing": "missing",
     "model_attributes_type": _NO_OBJECT,
     "model_type": _NO_OBJECT,
@@ -97,6 +101,9 @@ class DiagnoseResponse(BaseModel):
     claims: tuple[JudgedClaim, ...]
     answered_by: AnsweredBy
     routing: str = Field(description="Why this model answered.")
+    degraded: bool = Field(
+        description="True where `auto` should have given the teacher's answer, but had only that of an unsure student."
+    )
     model: str
     prompt_version: str
     version: str = Field(description="Version of this software.")
@@ -169,7 +176,9 @@ def _one_of(clauses: Mapping[str, str]) -> Callable[[Any], Any]:
 
 
 def _place(error: ErrorDetails) -> str:
+    if error["type"] == "json_invalid":  # its place is a number of characters
+        return WHOLE_BODY
     parts = [str(part) for part in error["loc"] if part not in ("body", "[key]")]
     # A key is made by whoever sent it, so that only one which looks like a field is repeated.
     shown = [part if re.fullmatch(r"[A-Za-z_]\w{0,63}", part) else "(unknown)" for part in parts]
-    return ".".join(shown) or str(error.get("ctx", {}).get("field", "(body)"))
+    return ".".join(shown) or str(error.get("ctx", {}).get("field", WHOLE_BODY))

@@ -12,14 +12,13 @@ import pytest
 from clinical_reasoner import __version__
 from clinical_reasoner.llm.prompting import Message, load_exemplars, render_answer
 from clinical_reasoner.records import Ask
-from clinical_reasoner.serving.diagnosis import (
+from clinical_reasoner.serving.diagnosis import diagnose, example_requests, read_case
+from clinical_reasoner.serving.panel import (
+    ModelUnavailableError,
     Panel,
     Reply,
     Role,
     Unreadable,
-    diagnose,
-    example_requests,
-    read_case,
     read_reply,
     student_role,
     teacher_role,
@@ -36,6 +35,8 @@ PATIENT = {
     "mmse": 22,
     "findings": {"frontal_atrophy": "No", "hippocampal_atrophy": "Severe"},
 }
+FULL = ModelUnavailableError("student", 422, "the prompt does not fit into 2048 tokens")
+DOWN = ModelUnavailableError("teacher", 503, "no answer (ActorDiedError)")
 RATIONALE = "The MMSE score of 22 out of 30 is low. The MRI shows mild hippocampal atrophy and severe amygdala atrophy."
 PANEL = Panel(TASK, student_role("rationale_then_label"), teacher_role("someone/teacher", EXEMPLARS), threshold=0.8)
 
@@ -51,7 +52,9 @@ def reply(ask: Ask, label: str, confidence: float) -> Reply:
     )
 
 
-def ask(model: str, replies: dict[str, Reply], panel: Panel = PANEL) -> tuple[DiagnoseResponse | Unreadable, list[str]]:
+def ask(
+    model: str, replies: dict[str, Reply | ModelUnavailableError], panel: Panel = PANEL
+) -> tuple[DiagnoseResponse | Unreadable, list[str]]:
     """The outcome of a request to `model`, and which roles were asked."""
     asked: list[str] = []
 
@@ -62,7 +65,10 @@ def ask(model: str, replies: dict[str, Reply], panel: Panel = PANEL) -> tuple[Di
             *["user", "assistant"] * len(role.exemplars),
             "user",
         ]
-        return replies[role.name]
+        answer = replies[role.name]
+        if isinstance(answer, ModelUnavailableError):
+            raise answer
+        return answer
 
     request = MODEL.model_validate({"patient": PATIENT, "model": model})
     return asyncio.run(diagnose(request, panel, ask_model, "id-1")), asked
@@ -110,6 +116,10 @@ def test_ready_description_gets_the_question_once_and_is_read_back(ending: str) 
             "auto", Reply(reply("diagnose", "AD", 0.9).text, []), reply("diagnose", "MCI", 0.7),
             "teacher", "student gave no usable answer", ["student", "teacher"],
         ),
+        (
+            "auto", FULL, reply("diagnose", "MCI", 0.7),
+            "teacher", "student not available", ["student", "teacher"],
+        ),
     ],
 )  # fmt: skip
 def test_who_answers(
@@ -118,7 +128,35 @@ def test_who_answers(
     outcome, was_asked = ask(model, {"student": student, "teacher": teacher})
     assert isinstance(outcome, DiagnoseResponse)
     assert (outcome.answered_by, outcome.routing, was_asked) == (answered_by, routing, asked)
+    assert not outcome.degraded
     assert outcome.model == {"student": "rationale_then_label", "teacher": "someone/teacher"}[answered_by]
+
+
+@pytest.mark.parametrize(
+    ("teacher", "reason"), [(DOWN, "not available"), (Reply("I do not know.", []), "gave no usable answer")]
+)
+def test_an_unsure_student_stands_in_for_the_teacher(teacher: Reply | ModelUnavailableError, reason: str) -> None:
+    outcome, asked = ask("auto", {"student": reply("diagnose", "AD", 0.55), "teacher": teacher})
+    assert isinstance(outcome, DiagnoseResponse)
+    assert (outcome.answered_by, outcome.degraded, asked) == ("student", True, ["student", "teacher"])
+    assert outcome.routing == f"student below threshold: 0.55 < 0.80; teacher {reason}"
+
+
+@pytest.mark.parametrize(
+    ("model", "student", "teacher", "told"),
+    [
+        ("student", FULL, None, FULL),
+        ("teacher", None, DOWN, DOWN),
+        ("auto", FULL, DOWN, DOWN),
+        ("auto", Reply("I do not know.", []), DOWN, DOWN),
+    ],
+)
+def test_without_any_answer_the_last_model_says_why(
+    model: str, student: Reply, teacher: Reply, told: ModelUnavailableError
+) -> None:
+    with pytest.raises(ModelUnavailableError) as caught:
+        ask(model, {"student": student, "teacher": teacher})
+    assert caught.value is told
 
 
 def test_response_says_everything_about_the_answer() -> None:

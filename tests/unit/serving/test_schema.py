@@ -102,6 +102,13 @@ def test_problems_repeat_nothing_that_was_sent(body: Any) -> None:
     assert not [word for word in CANARY.split() if word in told]
 
 
+def test_a_body_that_is_no_json_has_no_field() -> None:
+    with pytest.raises(ValidationError) as caught:
+        MODEL.model_validate_json(f'{{"description": "{CANARY}')
+    (error,) = field_errors(caught.value.errors())
+    assert (error.field, error.message) == ("(body)", "not valid JSON")
+
+
 def test_problem_is_rfc_9457() -> None:
     told = json.loads(problem(422, "the request cannot be used").model_dump_json())
     assert told == {

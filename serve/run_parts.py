@@ -1,0 +1,48 @@
+"""What the endpoint takes from a run and its config: the student, the panel, the example of its documentation."""
+
+from __future__ import annotations
+
+from clinical_reasoner.config.pipeline import PipelineConfig
+from clinical_reasoner.distillation.stage import model_folder, student_stage
+from clinical_reasoner.errors import UserError
+from clinical_reasoner.evidence.description import check_task_fields
+from clinical_reasoner.llm.prompting import Exemplar, load_exemplars
+from clinical_reasoner.rationales.stage import chosen_exemplars
+from clinical_reasoner.runs import RunFolder
+from clinical_reasoner.serving.panel import Panel, student_role, teacher_role
+from clinical_reasoner.task import load_task
+
+
+def find_student(config: PipelineConfig) -> str:
+    """Path or `s3://` address of the run's student.
+
+    Raises UserError where the student is not finished, or where the run has since remade what it was trained on.
+    """
+    run, arm = RunFolder(config.run.path), config.serving.student_arm
+    manifest = run.manifest(student_stage(arm))
+    if manifest is None:
+        raise UserError(
+            f"{run.child(student_stage(arm))}: no finished student there (run.path, serving.student_arm); run "
+            "`make demo` first, or jobs/run_pipeline.py with this config"
+        )
+    for name, identity in manifest.inputs.items():
+        upstream = run.manifest(name)
+        if upstream is not None and upstream.identity != identity:
+            raise UserError(
+                f"{run.child(student_stage(arm))}: trained on another {name!r} than the run now has; run "
+                "jobs/run_pipeline.py with this config and run.overwrite=true"
+            )
+    return run.child(model_folder(arm))
+
+
+def make_panel(config: PipelineConfig) -> Panel:
+    """Task, models and threshold. Raises TaskError where the task or exemplar file cannot be used."""
+    task = load_task(config.task.file)
+    check_task_fields(task, config.task.file)
+    teacher = teacher_role(config.teacher.model, chosen_exemplars(config, task))
+    return Panel(task, student_role(config.serving.student_arm), teacher, config.serving.threshold)
+
+
+def shown_exemplar(panel: Panel) -> Exemplar:
+    """The example of the documentation: of the task's own file, since one of `task.exemplars` may be a patient."""
+    return load_exemplars(panel.task.exemplars, panel.task)[0]
