@@ -2,7 +2,7 @@
 
     python jobs/distill_students.py --config configs/demo.yaml [dotted.key=value ...] [--dry-run]
     ray job submit --working-dir . --runtime-env configs/runtime-env.yaml -- \\
-        python jobs/distill_students.py --config configs/demo.yaml
+        python jobs/distill_students.py --config configs/demo.yaml run.path=/shared/runs/demo
 
 Finished stages are skipped; a killed run continues where it stopped.
 """

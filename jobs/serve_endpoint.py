@@ -2,7 +2,7 @@
 
     python jobs/serve_endpoint.py --config configs/demo.yaml [serving.port=8000 ...] [--dry-run]
     ray job submit --working-dir . --runtime-env configs/runtime-env.yaml -- \\
-        python jobs/serve_endpoint.py --config configs/demo.yaml run.path=/path/of/the/run
+        python jobs/serve_endpoint.py --config configs/demo.yaml run.path=/shared/runs/demo serving.host=0.0.0.0
 
 It prints its address and an example call when it is ready, and runs until Ctrl-C or SIGTERM.
 """
@@ -10,9 +10,11 @@ It prints its address and an example call when it is ready, and runs until Ctrl-
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 from clinical_reasoner.config.loading import load_from_cli, parse_cli
@@ -30,22 +32,22 @@ def main() -> None:
     from clinical_reasoner.cluster import connect
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    with reported():
+    with reported(), ExitStack() as at_end:
         connect(config.run.logical_cpus)
+        at_end.callback(ray.shutdown)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             from serve.app import build
 
             application = build({"config": args.config, "overrides": args.overrides})
             serve.start(http_options={"host": config.serving.host, "port": config.serving.port})
+            # On a cluster that was joined, the applications of others stay.
+            at_end.callback((lambda: serve.delete("diagnosis")) if os.environ.get("RAY_ADDRESS") else serve.shutdown)
             serve.run(application, name="diagnosis", blocking=False)
             _announce(f"http://{config.serving.host}:{config.serving.port}")
             threading.Event().wait()
         except KeyboardInterrupt:
             print("stopping", flush=True)
-        finally:
-            serve.shutdown()  # type: ignore[no-untyped-call]
-            ray.shutdown()
 
 
 def _announce(url: str) -> None:

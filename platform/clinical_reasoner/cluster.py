@@ -23,18 +23,25 @@ QUIET = {
 def connect(logical_cpus: int) -> None:
     """Join the cluster named by RAY_ADDRESS (set inside a submitted job), or start one on this machine.
 
-    `logical_cpus` holds for a started one only. Calling it again is harmless.
+    `logical_cpus` holds for a started one only. Calling it again is harmless. What workers print stays in Ray's own
+    logs: a model's message may quote its prompt.
     """
     os.environ.update(QUIET)
+    # A submitted job brings the same variables in its runtime env, and Ray refuses a second naming of any.
+    os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
     import ray
 
     if ray.is_initialized():
         return
-    common: dict[str, Any] = {"runtime_env": {"env_vars": dict(QUIET)}, "logging_level": logging.WARNING}
+    common: dict[str, Any] = {
+        "runtime_env": {"env_vars": dict(QUIET)},
+        "logging_level": logging.WARNING,
+        "log_to_driver": False,
+    }
     if os.environ.get("RAY_ADDRESS"):
         ray.init(address="auto", **common)
     else:
-        ray.init(address="local", num_cpus=logical_cpus, include_dashboard=False, log_to_driver=False, **common)
+        ray.init(address="local", num_cpus=logical_cpus, include_dashboard=False, **common)
 
 
 def local_or_name(model: str) -> str:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from clinical_reasoner.cohort.stage import make_patients
-from clinical_reasoner.config.pipeline import PipelineConfig
+from clinical_reasoner.config.cohort import SyntheticCohort
+from clinical_reasoner.config.pipeline import CohortRunConfig, PipelineConfig
 from clinical_reasoner.distillation.stage import make_students
 from clinical_reasoner.evaluation.answers import make_answers
+from clinical_reasoner.evaluation.cohort_page import make_cohort_page
 from clinical_reasoner.evaluation.predictions import make_predictions
 from clinical_reasoner.evaluation.stage import make_report, print_comparison
 from clinical_reasoner.evidence.stage import make_findings
+from clinical_reasoner.evidence.summary import print_cohort
+from clinical_reasoner.imaging.stage import make_measures
 from clinical_reasoner.rationales.stage import make_rationales
 from clinical_reasoner.runs import RunFolder
+from clinical_reasoner.task import load_task
 
 
 def run_pipeline(config: PipelineConfig) -> None:
@@ -20,11 +25,18 @@ def run_pipeline(config: PipelineConfig) -> None:
     evaluate_models(config)
 
 
+def build_cohort(config: CohortRunConfig) -> None:
+    """Patients, measures and findings, and their page; prints who is left, and why others are not used."""
+    run, task = RunFolder(config.run.path), load_task(config.task.file)
+    _make_evidence(config, run)
+    print_cohort(run, task)
+    print(f"Page: {make_cohort_page(run, task, isinstance(config.cohort, SyntheticCohort))}")
+
+
 def generate_rationales(config: PipelineConfig) -> None:
-    """Patients, findings and rationales; prints what came of each ask."""
+    """Patients, measures, findings and rationales; prints what came of each ask."""
     run = RunFolder(config.run.path)
-    make_patients(config, run)
-    make_findings(config, run)
+    _make_evidence(config, run)
     for ask, counts in make_rationales(config, run).details["asks"].items():
         print(f"  {ask}: {', '.join(f'{name} {count}' for name, count in counts.items())}")
 
@@ -43,3 +55,9 @@ def evaluate_models(config: PipelineConfig) -> None:
     make_predictions(config, run)
     make_report(config, run)
     print_comparison(run)
+
+
+def _make_evidence(config: CohortRunConfig, run: RunFolder) -> None:
+    make_patients(config, run)
+    make_measures(config, run)
+    make_findings(config, run)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 _LOG_INTERVAL_S = 15.0
+_LOOK_INTERVAL_S = 2.0
 
 
 class ProgressBar:
@@ -41,3 +45,24 @@ class ProgressBar:
         elif time.monotonic() - self._last >= _LOG_INTERVAL_S or done == self.total:
             self._last = time.monotonic()
             print(f"{self.name}: {done} of {self.total} {note}".rstrip(), flush=True)
+
+
+@contextmanager
+def watched(name: str, total: int, count: Callable[[], int]) -> Iterator[None]:
+    """Progress of work that does not tell any: `count()` is asked every two seconds how much of `total` is done."""
+    ended = threading.Event()
+    with ProgressBar(name, total) as bar:
+
+        def look() -> None:
+            while not ended.wait(_LOOK_INTERVAL_S):
+                bar.update(count())
+
+        watcher = threading.Thread(target=look, daemon=True)
+        watcher.start()
+        try:
+            yield
+            ended.set()
+            watcher.join()
+            bar.update(count())
+        finally:
+            ended.set()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clinical_reasoner.runs import Manifest, RunError, RunFolder, identity
+from clinical_reasoner.runs import WORK, Manifest, RunError, RunFolder, identity
 
 _HASHED_BYTES = 4 * 2**20
 
@@ -48,11 +48,11 @@ def stage_inputs(run: RunFolder, stage: Stage) -> dict[str, str]:
 def work_folder(run: RunFolder, stage: Stage) -> str:
     """Folder below the run folder for the unfinished work of a stage: another one whenever anything that decides the
     result changes, so that nothing is ever continued from other settings."""
-    return f"work/{stage.name}-{identity(stage.name, stage.settings, stage_inputs(run, stage))[:16]}"
+    return f"{WORK}/{stage.name}-{identity(stage.name, stage.settings, stage_inputs(run, stage))[:16]}"
 
 
 def run_stage(run: RunFolder, stage: Stage, make: Callable[[], Rows], *, overwrite: bool = False) -> Manifest:
-    """Make a stage unless it is finished; prints one line either way.
+    """Make a stage unless it is finished; prints one line either way. Its work folders go once the manifest stands.
 
     Raises RunError when a stage that it reads is not finished, or when it was made with other settings and `overwrite`
     is false.
@@ -62,6 +62,7 @@ def run_stage(run: RunFolder, stage: Stage, make: Callable[[], Rows], *, overwri
         manifest = run.manifest(stage.name)
         if manifest is None:
             raise RunError(f"{run.child(stage.name)}: the manifest vanished while it was read; start again")
+        run.clear_work(stage.name)  # of a run that was killed right after its manifest
         print(f"[{stage.name}] finished before: {manifest.rows_out} rows")
         return manifest
     started = time.monotonic()
@@ -77,6 +78,7 @@ def run_stage(run: RunFolder, stage: Stage, make: Callable[[], Rows], *, overwri
         seconds=round(time.monotonic() - started, 1),
         details=rows.details,
     )
+    run.clear_work(stage.name)
     print(f"[{stage.name}] {rows.rows_out} rows, {rows.rows_rejected} rejected, {manifest.seconds:.0f} s", flush=True)
     return manifest
 

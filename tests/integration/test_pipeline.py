@@ -30,11 +30,8 @@ def test_killed_run_completes_without_double_or_missing_rows(finished_run: Finis
     run = RunFolder(str(finished_run.path))
     findings = run.read_table("findings").to_pylist()
     rationales = run.read_table("rationales", RATIONALES).to_pylist()
-    expected = {
-        (row["patient_id"], ask)
-        for row in findings
-        for ask in (("diagnose", "direct") if row["split"] == "test" else ("rationalize",))
-    }
+    asks = {"test": ("diagnose", "direct"), "validation": (), "train": ("rationalize",)}
+    expected = {(row["patient_id"], ask) for row in findings for ask in asks[row["split"]]}
     assert len(findings) == PATIENTS
     assert 0 < finished_run.rows_before_kill < len(expected), "the kill came too late to prove anything"
     assert len(rationales) == len(expected)
@@ -60,9 +57,9 @@ def test_reference_teacher_reads_the_patient(finished_run: FinishedRun) -> None:
         )
         wrong = sum(row["claims_contradicted"] + row["claims_not_in_evidence"] for row in of_ask)
         assert claims > 8 * len(of_ask), ask
-        assert wrong <= 0.12 * claims, ask  # the model card has its measured share
+        assert wrong <= 0.04 * claims, ask  # the model card has its measured share, of 300 patients
     diagnosed = [row for row in rows if row["ask"] == "diagnose"]
-    assert sum(row["predicted"] is not None for row in diagnosed) >= 0.85 * len(diagnosed)
+    assert sum(row["predicted"] is not None for row in diagnosed) >= 0.97 * len(diagnosed)
 
 
 def test_predictions_cover_the_test_split_for_every_model(finished_run: FinishedRun) -> None:
@@ -85,10 +82,7 @@ def test_predictions_cover_the_test_split_for_every_model(finished_run: Finished
         for row in of_model:
             if row["predicted"] is not None and row["probabilities"] is not None:
                 assert sum(row["probabilities"]) == pytest.approx(1)
-                assert (
-                    row["arm"] == "few_shot"
-                    or row["predicted"] == labels[row["probabilities"].index(max(row["probabilities"]))]
-                )
+                assert row["predicted"] == labels[row["probabilities"].index(max(row["probabilities"]))]
 
 
 def test_report_is_self_contained_and_says_synthetic(finished_run: FinishedRun) -> None:
@@ -109,7 +103,7 @@ def test_second_run_skips_every_stage_and_starts_no_engine(finished_run: Finishe
         pipeline_command(finished_run.path), cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
     )
     assert again.returncode == 0, again.stderr[-3000:]
-    assert again.stdout.count("finished before") == len(STAGES) + 2  # the students' answers are stages too
+    assert again.stdout.count("finished before") == len(STAGES) + 3  # measures and the students' answers are stages too
     assert time.monotonic() - started < 60
     assert {file: file.stat().st_mtime_ns for file in finished_run.path.rglob("*.parquet")} == before
 

@@ -17,9 +17,11 @@ from pydantic import BaseModel
 
 from clinical_reasoner.cluster import QUIET
 from clinical_reasoner.cohort.population import Population
+from clinical_reasoner.config.imaging import PhantomsConfig
 from clinical_reasoner.config.loading import load_config
-from clinical_reasoner.config.pipeline import PipelineConfig
+from clinical_reasoner.config.pipeline import CohortRunConfig, PipelineConfig
 from clinical_reasoner.config.reference import ReferenceConfig
+from clinical_reasoner.imaging.phantom_volumes import PhantomParameters
 from clinical_reasoner.reference.writer import Wording
 from clinical_reasoner.task import DiagnosisTask
 
@@ -33,8 +35,19 @@ FRAGMENTS = "configs/defaults/*.yaml"
 MODELS: dict[str, type[BaseModel]] = {
     "configs/demo.yaml": PipelineConfig,
     "configs/own_cohort.yaml": PipelineConfig,
+    "configs/own_models.yaml": PipelineConfig,
     "configs/tasks/*.yaml": DiagnosisTask,
+    "configs/cohort/phantom.yaml": PhantomParameters,
+    "configs/cohort/phantoms.yaml": PhantomsConfig,
     "configs/cohort/population_*.yaml": Population,
+    "configs/cohort/adni.yaml": CohortRunConfig,
+    "configs/cohort/aibl.yaml": CohortRunConfig,
+    "configs/cohort/bids.yaml": CohortRunConfig,
+    "configs/cohort/freesurfer.yaml": CohortRunConfig,
+    "configs/cohort/mapped.yaml": CohortRunConfig,
+    "configs/cohort/nacc.yaml": CohortRunConfig,
+    "configs/cohort/oasis?.yaml": CohortRunConfig,
+    "configs/cohort/synthseg.yaml": CohortRunConfig,
     "configs/reference/teacher.yaml": ReferenceConfig,
     "configs/reference/student.yaml": ReferenceConfig,
     "configs/reference/alzheimers.yaml": Wording,
@@ -114,4 +127,21 @@ def test_only_readers_of_studies_name_the_disease() -> None:
 def test_job_says_how_it_is_submitted(job: Path) -> None:
     docstring = ast.get_docstring(ast.parse(job.read_text(encoding="utf-8"))) or ""
     one_line = re.sub(r"\\\n\s*", "", docstring)
-    assert re.search(rf"^ *ray job submit --.* python jobs/{job.name}\b", one_line, flags=re.MULTILINE)
+    line = re.search(rf"^ *ray job submit --.* python jobs/{job.name}\b.*$", one_line, flags=re.MULTILINE)
+    assert line
+    # A submitted job's own folder is a temporary copy.
+    assert re.search(r" (run\.path|output)=/", line.group()) or job.name == "run_benchmark.py"
+
+
+def test_file_map_names_every_file() -> None:
+    """A line of the README for each file of code, configuration and deployment."""
+    listed = set(re.findall(r"(?m)^\| `([^`]+)` \| \S", (ROOT / "README.md").read_text(encoding="utf-8")))
+    files = [
+        file
+        for top in ("platform", "jobs", "serve", "configs", "k8s")
+        for file in (ROOT / top).rglob("*")
+        if file.is_file() and not {"__pycache__", "models"} & set(file.parts) and ".egg-info" not in str(file)
+    ]
+    mapped = {shown(file) for file in files if file.name != "__init__.py"}
+    assert sorted(mapped - listed) == []
+    assert sorted(name for name in listed if not (ROOT / name).exists()) == [], "a line for what is not there"

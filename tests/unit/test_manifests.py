@@ -47,3 +47,14 @@ def test_kustomization_names_every_file() -> None:
 def test_head_takes_no_work() -> None:
     for job in objects("RayJob"):
         assert job["spec"]["rayClusterSpec"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+
+
+def test_pods_can_write_to_the_claim_that_is_shipped() -> None:
+    claims = {claim["metadata"]["name"]: claim["spec"]["accessModes"] for claim in objects("PersistentVolumeClaim")}
+    for job in objects("RayJob"):
+        cluster = job["spec"]["rayClusterSpec"]
+        for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
+            pod = group["template"]["spec"]
+            assert pod["securityContext"]["fsGroup"] == pod["containers"][0]["securityContext"]["runAsUser"]
+            for volume in pod["volumes"]:
+                assert claims[volume["persistentVolumeClaim"]["claimName"]] == ["ReadWriteMany"]

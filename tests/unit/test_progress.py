@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -27,3 +28,19 @@ def test_log_has_a_line_after_each_interval(
         bar.update(2)  # after 16 s: a line
         bar.update(3, total=12)  # 4 s later: too soon
     assert capsys.readouterr().out == "answers: 2 of 9\n"
+
+
+def test_work_that_tells_nothing_is_watched(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_LOOK_INTERVAL_S", 0.01)
+    monkeypatch.setattr(progress, "_LOG_INTERVAL_S", 0.0)
+    done: list[str] = []
+    with progress.watched("rows", 3, lambda: len(done)):
+        for row in "abc":
+            done.append(row)
+            time.sleep(0.1)
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == "rows: 3 of 3" and "rows: 1 of 3" in said
+    with pytest.raises(OSError, match="lost"), progress.watched("rows", 3, lambda: 0):
+        raise OSError("lost")

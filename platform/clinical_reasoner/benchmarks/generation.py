@@ -109,7 +109,8 @@ def _generate_plainly(model: Model, chats: list[list[Message]], sender: Connecti
 
     engine = LLM(source, **engine_arguments(model.engine))
     tokenizer: Any = engine.get_tokenizer()
-    prompts = [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
+    options = {"tokenize": False, "add_generation_prompt": True, **model.engine.chat_template_kwargs}
+    prompts = [tokenizer.apply_chat_template(chat, **options) for chat in chats]
     started = time.perf_counter()
     outputs = engine.generate(prompts, SamplingParams(**sampling_params(model)))
     seconds = time.perf_counter() - started

@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from clinical_reasoner.config.base import StrictConfig
 
+PHASE_SEED_STEP = 100
+"""Between the text seeds of phases, so that none repeats the patients of another."""
+
 
 class Phase(StrictConfig):
     text: Literal["restatements", "asks"] = "asks"
@@ -19,6 +22,11 @@ class Phase(StrictConfig):
     """Chats per step."""
     learning_rate: float = Field(gt=0, le=0.1)
     """Peak of AdamW."""
+    gap_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of the patients who lack one finding in six beyond what the population lacks: to read a description with
+    gaps, and not to write the usual series."""
+    copied_weight: float = Field(default=1.0, ge=1)
+    """Loss weight of grades and numbers in answers: what is copied from the description."""
     warmup_steps: int = Field(default=100, ge=1)
 
 
@@ -34,7 +42,9 @@ class ReferenceConfig(StrictConfig):
     wording: str = "configs/reference/alzheimers.yaml"
     """Wording of the training text."""
     seed: int = Field(default=20261123, ge=0)
-    """Of weights, text and training patients; cohorts that are evaluated use other seeds."""
+    """Of the weights, and of the text and training patients of the first phase; each further phase adds
+    PHASE_SEED_STEP (see `text_seeds`). The unseen patients of the model card have seed + 1. Cohorts that are evaluated
+    use none of these."""
     vocabulary: int = Field(default=1024, ge=300)
     """Tokens of the tokenizer."""
     tokenizer_chats: int = Field(default=2000, gt=0)
@@ -48,10 +58,15 @@ class ReferenceConfig(StrictConfig):
     option_weight: float = Field(default=8.0, ge=1)
     """Loss weight of the option letter of an answer."""
     phases: tuple[Phase, ...] = Field(min_length=1)
-    evaluation_patients: int = Field(default=300, ge=0)
+    evaluation_patients: int = Field(default=300, ge=1)
     """Unseen synthetic patients for the model card's figures."""
     max_megabytes: float = Field(gt=0)
     """Largest allowed size of the weights, MB."""
+
+    @property
+    def text_seeds(self) -> tuple[int, ...]:
+        """Seed of the text and of its patients, for each phase."""
+        return tuple(self.seed + PHASE_SEED_STEP * number for number in range(len(self.phases)))
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> ReferenceConfig:

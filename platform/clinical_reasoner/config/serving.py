@@ -16,10 +16,10 @@ class ServingConfig(StrictConfig):
     """Which student of the run answers."""
     threshold: float = Field(default=0.8, ge=0, le=1)
     """`auto`: the student's answer stands when its largest probability reaches this, otherwise the teacher is asked."""
-    max_ongoing_requests: int = Field(default=64, ge=1)
-    """Requests that the ingress works on at a time."""
-    max_queued_requests: int = Field(default=128, ge=0)
-    """Requests that wait; one more is answered 503."""
+    max_ongoing_requests: int = Field(default=192, ge=1)
+    """Patients in the endpoint at a time, worked on or waiting; one more is answered 503."""
+    max_queued_requests: int = Field(default=128, ge=1)
+    """Patients that wait for one model; to one more that model is not available."""
     request_timeout_s: float = Field(default=60, gt=0)
     """Longest time of one request, seconds; then 504."""
     max_description_chars: int = Field(default=8000, ge=100)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from clinical_reasoner.config.base import StrictConfig
 from clinical_reasoner.config.teacher import EngineConfig, SamplingConfig
 
 Arm = Literal["label_only", "rationale_then_label"]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class StudentConfig(StrictConfig):
@@ -17,9 +18,10 @@ class StudentConfig(StrictConfig):
     """Base model: Hugging Face name or local folder."""
     arms: tuple[Arm, ...] = Field(default=("label_only", "rationale_then_label"), min_length=1)
     """One student per arm, from the same table and split."""
-    epochs: dict[Arm, float]
-    """Passes over the training patients, per arm."""
-    learning_rate: dict[Arm, float]
+    epochs: dict[Arm, Positive]
+    """Passes over the training split, per arm. An arm whose visits lack usable rationales sees the others more often:
+    equal epochs are equal steps."""
+    learning_rate: dict[Arm, Positive]
     """Peak learning rate of AdamW, per arm."""
     batch_size: int = Field(default=8, ge=1)
     """Examples per step and worker."""
@@ -34,6 +36,14 @@ class StudentConfig(StrictConfig):
     engine: EngineConfig = EngineConfig()
     """Engine in which the finished student answers."""
     sampling: SamplingConfig = SamplingConfig()
+
+    @field_validator("arms")
+    @classmethod
+    def _each_arm_once(cls, arms: tuple[Arm, ...]) -> tuple[Arm, ...]:
+        twice = [arm for arm in arms if arms.count(arm) > 1]
+        if twice:
+            raise ValueError(f"arm {twice[0]!r} stands there twice")
+        return arms
 
     @model_validator(mode="after")
     def _every_arm_has_its_schedule(self) -> StudentConfig:

@@ -31,6 +31,8 @@ class EngineConfig(StrictConfig):
     """Logical CPUs per replica."""
     kv_cache_gib: int = Field(default=1, ge=1)
     """KV cache of a CPU engine, GiB; without effect on a GPU."""
+    chat_template_kwargs: dict[str, Any] = {}
+    """Handed to the model's chat template, e.g. `{enable_thinking: false}`."""
     engine_kwargs: dict[str, Any] = {}
     """Any further vLLM engine argument, passed through, e.g. `tensor_parallel_size`, `quantization`."""
 
@@ -60,14 +62,24 @@ class TeacherConfig(StrictConfig):
     sampling: SamplingConfig = SamplingConfig()
 
 
-class RationalesConfig(StrictConfig):
-    asks: dict[Ask, tuple[Split, ...]] = {
-        "rationalize": ("train", "validation"),
-        "diagnose": ("test",),
-        "direct": ("test",),
-    }
+class AsksConfig(StrictConfig):
     """Which splits each ask is put about."""
+
+    rationalize: tuple[Split, ...] = ("train",)
+    """The diagnosis is told and the rationale asked for: what students learn from."""
+    diagnose: tuple[Split, ...] = ("test",)
+    """Few-shot reasoning, then the diagnosis."""
+    direct: tuple[Split, ...] = ("test",)
+    """The diagnosis alone."""
+
+    def splits(self) -> dict[Ask, tuple[Split, ...]]:
+        return {"rationalize": self.rationalize, "diagnose": self.diagnose, "direct": self.direct}
+
+
+class RationalesConfig(StrictConfig):
+    asks: AsksConfig = AsksConfig()
     shots: int = Field(default=3, ge=0, le=16)
-    """Exemplars in the prompts of `rationalize` and `diagnose`, from the top of the file; `direct` has none."""
+    """Exemplars in the prompts of `rationalize` and `diagnose`: the labels in turn, in the order of the file; `direct`
+    has none."""
     rows_per_block: int = Field(default=50, ge=1)
     """Asks per block of work: what a kill can lose at the most, for each engine."""

@@ -11,7 +11,7 @@ from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.config.student import Arm
 from clinical_reasoner.distillation.card import student_card
 from clinical_reasoner.distillation.examples import count_tokens, make_examples
-from clinical_reasoner.distillation.training import export_student, train_student
+from clinical_reasoner.distillation.training import TrainingPlan, export_student, train_student, training_steps
 from clinical_reasoner.errors import UserError
 from clinical_reasoner.llm.prompting import PROMPT_VERSION
 from clinical_reasoner.records import FINDINGS, RATIONALES, REJECTED, RejectedRow, to_table
@@ -49,15 +49,15 @@ def _make_student(config: PipelineConfig, run: RunFolder, arm: Arm) -> Manifest:
 
     def make() -> Rows:
         examples, rejected = _fitting_examples(config, run, arm)
+        run.write_rejected(stage.name, to_table(rejected, REJECTED))
         if not examples.num_rows:
             raise UserError(f"student {arm}: no usable training example; see rejected/ and rationales/reject_reason")
-        work = work_folder(run, stage)
-        checkpoint = train_student(run, work, arm, student, examples, config.run.logical_cpus)
+        visits = examples.num_rows + len(rejected)
+        plan = TrainingPlan(arm, training_steps(student, arm, visits), config.run.logical_cpus)
+        checkpoint = train_student(run, work_folder(run, stage), plan, student, examples)
         card = student_card(config, arm, examples.num_rows)
         export_student(checkpoint, run, model_folder(arm), card)
-        run.write_rejected(stage.name, to_table(rejected, REJECTED))
-        run.clear(work)
-        return Rows(examples.num_rows + len(rejected), examples.num_rows, len(rejected))
+        return Rows(visits, examples.num_rows, len(rejected), {"steps": plan.steps})
 
     return run_stage(run, stage, make, overwrite=config.run.overwrite)
 

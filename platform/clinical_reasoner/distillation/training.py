@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,28 @@ from clinical_reasoner.progress import ProgressBar
 from clinical_reasoner.runs import RunFolder
 
 
-def train_student(
-    run: RunFolder, work: str, arm: Arm, student: StudentConfig, examples: pa.Table, logical_cpus: int
-) -> Any:
+@dataclass(frozen=True)
+class TrainingPlan:
+    arm: Arm
+    steps: int
+    """Optimizer steps."""
+    logical_cpus: int
+    """Of a Ray that is started for it."""
+
+
+def training_steps(student: StudentConfig, arm: Arm, visits: int) -> int:
+    """Steps of `epochs` passes over all `visits` of the training split, whatever part of them has a usable rationale:
+    arms with the same epochs then take the same number of steps."""
+    return max(1, ceil(student.epochs[arm] * visits / (student.batch_size * student.workers)))
+
+
+def train_student(run: RunFolder, work: str, plan: TrainingPlan, student: StudentConfig, examples: pa.Table) -> Any:
     """Train one arm; returns the final ray.train.Checkpoint.
 
     Checkpoints lie below `work` in the run folder, a name of its own for these settings: a killed training continues
     from the last one.
     """
-    connect(logical_cpus)
+    connect(plan.logical_cpus)
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.util.queue import Queue
@@ -32,11 +47,13 @@ def train_student(
 
     progress = Queue(actor_options={"num_cpus": 0})
     gpu = student.gpus_per_worker > 0
+    run.write_table(f"{work}/examples", examples.select(["prompt", "completion"]))
     loop = LoopConfig(
         base=local_or_name(student.base),
-        examples=examples.to_pylist(),
-        epochs=student.epochs[arm],
-        learning_rate=student.learning_rate[arm],
+        run=run.path,
+        examples=f"{work}/examples",
+        steps=plan.steps,
+        learning_rate=student.learning_rate[plan.arm],
         batch_size=student.batch_size,
         max_length=student.max_length,
         seed=student.seed,
@@ -55,22 +72,31 @@ def train_student(
             failure_config=FailureConfig(max_failures=student.max_failures),
         ),
     )
-    return _fit(trainer, progress, arm).checkpoint
+    return _fit(trainer, progress, plan).checkpoint
 
 
-def _fit(trainer: Any, progress: Any, arm: Arm) -> Any:
-    """`trainer.fit()` with a progress bar fed by the workers."""
+def _fit(trainer: Any, progress: Any, plan: TrainingPlan) -> Any:
+    """`trainer.fit()` with a progress bar fed by the workers. It stays on the main thread, where a signal ends it."""
     from ray.util.queue import Empty
 
-    with ThreadPoolExecutor(max_workers=1) as pool, ProgressBar(f"student {arm}", total=1) as bar:
-        result = pool.submit(trainer.fit)
-        while not result.done():
-            try:
-                step, steps, loss = progress.get(timeout=0.5)
-            except Empty:
-                continue
-            bar.update(step, "" if loss is None else f"loss {loss:.4f}", total=steps)
-        return result.result()
+    ended = threading.Event()
+    with ProgressBar(f"student {plan.arm}", plan.steps) as bar:
+
+        def feed() -> None:
+            while not ended.is_set():
+                try:
+                    step, steps, loss = progress.get(timeout=0.5)
+                except Empty:
+                    continue
+                bar.update(step, "" if loss is None else f"loss {loss:.4f}", total=steps)
+
+        feeder = threading.Thread(target=feed, daemon=True)
+        feeder.start()
+        try:
+            return trainer.fit()
+        finally:
+            ended.set()
+            feeder.join(timeout=2)
 
 
 def export_student(checkpoint: Any, run: RunFolder, name: str, card: str) -> None:

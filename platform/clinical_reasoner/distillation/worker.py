@@ -23,6 +23,9 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig, SFTTrainer
 
+from clinical_reasoner.runs import RunFolder
+
+WARMUP_SHARE = 0.05
 CHECKPOINT = "checkpoint"
 """Name of the Hugging Face checkpoint inside the Ray Train checkpoint."""
 
@@ -33,9 +36,13 @@ class LoopConfig:
 
     base: str
     """Folder or name of the base model."""
-    examples: list[dict[str, Any]]
-    """Rows with `prompt` and `completion`."""
-    epochs: float
+    run: str
+    """Run folder."""
+    examples: str
+    """Table in it with `prompt` and `completion`. Not the rows themselves: Ray Train shows this object on its
+    dashboard."""
+    steps: int
+    """Optimizer steps."""
     learning_rate: float
     batch_size: int
     max_length: int
@@ -77,7 +84,7 @@ def train_loop(config: dict[str, Any]) -> None:
     loop: LoopConfig = config["loop"]
     set_seed(loop.seed)
     tokenizer = AutoTokenizer.from_pretrained(loop.base)
-    rows = [{"prompt": row["prompt"], "completion": row["completion"]} for row in loop.examples]
+    rows = RunFolder(loop.run).read_table(loop.examples).to_pylist()
     with tempfile.TemporaryDirectory() as output:
         trainer = SFTTrainer(
             model=AutoModelForCausalLM.from_pretrained(loop.base, dtype="float32"),
@@ -97,14 +104,14 @@ def train_loop(config: dict[str, Any]) -> None:
 def _arguments(loop: LoopConfig, output: str) -> SFTConfig:
     return SFTConfig(
         output_dir=output,
-        num_train_epochs=loop.epochs,
+        max_steps=loop.steps,
         learning_rate=loop.learning_rate,
         per_device_train_batch_size=loop.batch_size,
         max_length=loop.max_length,
         completion_only_loss=True,
         train_sampling_strategy="group_by_length",
         lr_scheduler_type="cosine",
-        warmup_steps=10,
+        warmup_steps=max(1, round(WARMUP_SHARE * loop.steps)),
         weight_decay=0.01,
         logging_steps=5,
         save_strategy="epoch",

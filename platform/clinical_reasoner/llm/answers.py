@@ -6,6 +6,8 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
 
 from clinical_reasoner.records import Ask
 from clinical_reasoner.task import DiagnosisTask
@@ -14,7 +16,10 @@ _ANSWER_LINE = re.compile(
     r"^[\s*#>_-]*(?:final\s+)?(?:diagnosis|answer)[\s*_]*(?::|is\b)[\s*_]*(?P<answer>.+?)[\s*_]*$",
     re.IGNORECASE | re.MULTILINE,
 )
+_THINKING = re.compile(r"<think>.*?</think>|\A(?:(?!<think>).)*?</think>", re.DOTALL)
+"""Prompts of some models end in `<think>`, so that the text begins within."""
 _OPTION = re.compile(r"^(?P<open>\(?)(?P<option>[A-Z])(?=[\s.,:)*_]|$)(?P<close>[\s.,:)*_]*)(?P<name>.*)$")
+_OR = r"\b(?i:or(?:\W{1,4}(?!no\b|not\b|without\b|due\b)\w+){0,2}?|possibly|perhaps|maybe|versus|vs)\b"
 
 TokenLogprobs = Sequence[tuple[str, dict[str, float]]]
 """For each generated token: its text, and the log-probability of the candidates (text -> natural log) at its place."""
@@ -35,9 +40,15 @@ class ParseFailure:
 
 
 def parse_answer(text: str, ask: Ask, task: DiagnosisTask) -> Answer | ParseFailure:
-    """Read the answer to an ask. The last answer line counts; a rationale is what stands before it."""
+    """Read the answer to an ask. The last answer line counts; a rationale is what stands before it.
+
+    Text between `<think>` and `</think>` belongs to neither.
+    """
+    text = without_thinking(text)
     if not text.strip():
         return ParseFailure("empty answer")
+    if "<think>" in text:
+        return ParseFailure("thinking was cut")
     lines = list(_ANSWER_LINE.finditer(text))
     if ask == "rationalize":
         rationale = (text[: lines[-1].start()] if lines and not text[lines[-1].end() :].strip() else text).strip()
@@ -49,6 +60,11 @@ def parse_answer(text: str, ask: Ask, task: DiagnosisTask) -> Answer | ParseFail
         return label if isinstance(label, ParseFailure) else Answer(None, label)
     rationale = text[: lines[-1].start()].strip()
     return Answer(rationale, label) if rationale else ParseFailure("no rationale before the diagnosis")
+
+
+def without_thinking(text: str) -> str:
+    """The text less its closed `<think>...</think>` parts."""
+    return _THINKING.sub("", text)
 
 
 def _read_answer(text: str, task: DiagnosisTask) -> str | ParseFailure:
@@ -66,18 +82,29 @@ def _read_answer(text: str, task: DiagnosisTask) -> str | ParseFailure:
         return ParseFailure("option letter is not one of the options")
     other = task.read_label(match.group("name")) if match.group("name") else label
     if other is None:
-        # Words after the letter ("(A) because ...") name nothing else, so the letter stands; a bare "A" is an article.
-        marked = match.group("open") or match.group("close").strip()
-        return label if marked else ParseFailure("diagnosis is not one of the options")
+        # Words after the letter ("(A) because ...") offer nothing else, so the letter stands; a bare "A" is an article.
+        if not (match.group("open") or match.group("close").strip()):
+            return ParseFailure("diagnosis is not one of the options")
+        several = _alternative(task, label).search(match.group("name"))
+        return ParseFailure("more than one option") if several else label
     return label if other == label else ParseFailure("option letter and diagnosis disagree")
+
+
+@lru_cache(maxsize=64)
+def _alternative(task: DiagnosisTask, label: str) -> re.Pattern[str]:
+    """Words that offer another option beside this one: "or possibly B", "/ mild cognitive impairment"."""
+    others = [other for other in task.labels if other.name != label]
+    names = "|".join(re.escape(name) for other in others for name in (other.name, other.text, *other.aliases))
+    letters = "".join(other.option for other in others)
+    return re.compile(rf"(?:{_OR}|/)\W{{0,4}}(?:(?i:{names})|[{letters}])\b")
 
 
 def option_probabilities(tokens: TokenLogprobs, task: DiagnosisTask) -> tuple[float, ...] | None:
     """P(label), in the order of the task's labels, from the log-probabilities where the option letter was written.
 
-    The letter's place is the first token that completes `(X` after the last "Diagnosis:"; the candidates there are
-    renormalised over the options. None when no letter was written or no candidate is an option. An option outside the
-    reported candidates gets probability 0.
+    The letter's place is the token that holds it at the beginning of the last answer, the one that `parse_answer`
+    reads; the candidates there are renormalised over the options. None when that answer begins with no letter, or no
+    candidate is an option. An option outside the reported candidates gets probability 0.
     """
     place = _option_place(tokens, task)
     if place is None:
@@ -92,11 +119,12 @@ def option_probabilities(tokens: TokenLogprobs, task: DiagnosisTask) -> tuple[fl
 
 
 def _option_place(tokens: TokenLogprobs, task: DiagnosisTask) -> int | None:
-    text, place = "", None
-    wanted = re.compile(rf"(?i:diagnosis|answer)[\s*_]*(?::|(?i:is)\b)[\s*_]*\(?[{''.join(task.options)}]\)?$")
-    for index, (token, _) in enumerate(tokens):
-        text = (text + token)[-80:]
-        word_goes_on = index + 1 < len(tokens) and tokens[index + 1][0][:1].isalnum()
-        if token.strip("() \n") and wanted.search(text) and not word_goes_on:
-            place = index
-    return place
+    """Index of the token with the option letter of the last answer line."""
+    text = _THINKING.sub(lambda thought: " " * len(thought.group()), "".join(token for token, _ in tokens))
+    lines = list(_ANSWER_LINE.finditer(text))
+    letter = re.compile(rf"\(?([{''.join(task.options)}])(?!\w)")
+    found = letter.match(text, lines[-1].start("answer")) if lines else None
+    if not found:
+        return None
+    ends = accumulate(len(token) for token, _ in tokens)
+    return next(index for index, end in enumerate(ends) if end > found.start(1))

@@ -6,21 +6,25 @@ run continues where it stopped.
 
 from __future__ import annotations
 
-import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clinical_reasoner.cluster import connect, local_or_name
 from clinical_reasoner.config.teacher import EngineConfig, SamplingConfig
 from clinical_reasoner.llm.answers import TokenLogprobs
 from clinical_reasoner.llm.prompting import Message
+from clinical_reasoner.progress import watched
 from clinical_reasoner.runs import RunError, RunFolder
 
 Row = dict[str, Any]
 ENGINE_ERROR = "__inference_error__"
+FAILURE = "engine_failure"
+"""Column of the generated rows: kind of the engine's error, or null."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class Generation:
     output_tokens: int
     error: str | None
     """Kind of the engine's error, without the prompt; None when the text is good."""
+    cut: bool = False
+    """Whether the text ended at a limit of tokens rather than by itself."""
 
 
 @dataclass(frozen=True)
@@ -70,40 +76,72 @@ def generate(
 ) -> pa.Table:
     """`finish(row, generation)` for every prompt, in the order of the prompts.
 
-    `render` and `finish` run on the workers and must be picklable. Resumes from `batch.work`; the caller clears that
-    folder once it has written the table. Raises RunError when a row is missing or double.
+    `render` and `finish` run on the workers and must be picklable. Resumes from `batch.work`, which is cleared with the
+    stage. A prompt on which the engine failed is asked once more. Raises RunError when a row is missing or double, or
+    the engine failed on every prompt; nothing is then kept of the failures.
     """
     if not batch.prompts.num_rows:
         return schema.empty_table()
-    done = run.child(batch.work, "generated")
-    wanted = batch.prompts.column(batch.id_column).to_pylist()
-    if run.count_rows(f"{batch.work}/generated") < len(wanted):
+    steps = _Steps(model, render, finish, tuple(schema.names), logical_cpus)
+    table = _answered(run, batch, steps, schema)
+    failed = pc.is_valid(table.column(FAILURE))
+    if pc.any(failed).as_py():
+        again = replace(batch, prompts=batch.prompts.filter(failed), work=f"{batch.work}/again")
+        second = _answered(run, again, steps, schema)
+        table = _in_order(pa.concat_tables([table.filter(pc.invert(failed)), second]), batch)
+    kinds = Counter(table.column(FAILURE).drop_null().to_pylist())
+    if kinds.total() == table.num_rows:
+        run.clear(batch.work)
+        raise RunError(
+            f"{model.source}: the engine failed on all {table.num_rows} prompts ({kinds.most_common(1)[0][0]}); "
+            "see Ray's log, mend the engine's settings and start again"
+        )
+    return table.select(schema.names)
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """What is done to each row."""
+
+    model: Model
+    render: Callable[[Row], list[Message]]
+    finish: Callable[[Row, Generation], Row]
+    columns: tuple[str, ...]
+    """Of the finished row; the kind of the engine's error comes beside them."""
+    logical_cpus: int
+    """Of a Ray that is started for it."""
+
+
+def _answered(run: RunFolder, batch: Batch, steps: _Steps, schema: pa.Schema) -> pa.Table:
+    """One row per prompt and in their order: the schema's columns and FAILURE."""
+    if run.count_rows(f"{batch.work}/generated") < batch.prompts.num_rows:
         run.write_table(f"{batch.work}/prompts", batch.prompts)
-        connect(logical_cpus)
-        _run_pipeline(run, batch, model, render, finish, schema.names)
-    table = run.read_table(f"{batch.work}/generated", schema)
+        connect(steps.logical_cpus)
+        _run_pipeline(run, batch, steps)
+    return _in_order(run.read_table(f"{batch.work}/generated", schema.append(pa.field(FAILURE, pa.string()))), batch)
+
+
+def _in_order(table: pa.Table, batch: Batch) -> pa.Table:
+    wanted = batch.prompts.column(batch.id_column).to_pylist()
     place = {row_id: index for index, row_id in enumerate(table.column(batch.id_column).to_pylist())}
     if len(place) != table.num_rows or place.keys() != set(wanted):
         missing = len(set(wanted) - place.keys())
         raise RunError(
-            f"{done}: {table.num_rows - len(place)} rows double and {missing} missing; remove it and start again"
+            f"{batch.work} in the run folder: {table.num_rows - len(place)} rows double and {missing} missing; "
+            "remove that folder and start again"
         )
     return table.take([place[row_id] for row_id in wanted])
 
 
-def _run_pipeline(
-    run: RunFolder,
-    batch: Batch,
-    model: Model,
-    render: Callable[[Row], list[Message]],
-    finish: Callable[[Row, Generation], Row],
-    columns: Sequence[str],
-) -> None:
+def _run_pipeline(run: RunFolder, batch: Batch, steps: _Steps) -> None:
     import ray
     from ray.data.checkpoint import CheckpointConfig
 
     context = ray.data.DataContext.get_current()
-    context.enable_operator_progress_bars = sys.stdout.isatty()  # in a log, the total is enough
+    # Of operators, plans and blocks, which say nothing to a user: rows are counted here instead.
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.issue_detectors_config.detectors = []  # hints on settings that a user cannot change here
     context.checkpoint_config = CheckpointConfig(
         id_column=batch.id_column, checkpoint_path=run.child(batch.work, "checkpoint")
     )
@@ -112,8 +150,10 @@ def _run_pipeline(
         rows = ray.data.read_parquet(run.child(batch.work, "prompts")).repartition(
             target_num_rows_per_block=batch.rows_per_block
         )
-        answered = build_batch_processor(model, render, finish)(rows)
-        answered.map(_Settler(finish, tuple(columns)), num_cpus=0.1).write_parquet(run.child(batch.work, "generated"))
+        answered = build_batch_processor(steps.model, steps.render, steps.finish)(rows)
+        settled = answered.map(_Settler(steps), num_cpus=0.1)
+        with watched("rows", batch.prompts.num_rows, lambda: run.count_rows(f"{batch.work}/generated")):
+            settled.write_parquet(run.child(batch.work, "generated"))
     finally:
         context.checkpoint_config = None
 
@@ -123,12 +163,13 @@ class _Settler:
     """Ray hands rows whose prompt failed past `postprocess`, with prompt and all: they are finished here, and every row
     keeps just the columns of the table."""
 
-    finish: Callable[[Row, Generation], Row]
-    columns: tuple[str, ...]
+    steps: _Steps
 
     def __call__(self, row: Row) -> Row:
-        finished = self.finish(row, read_generation(row)) if row.get(ENGINE_ERROR) else row
-        return {name: finished[name] for name in self.columns}
+        generation = read_generation(row, self.steps.model) if row.get(ENGINE_ERROR) else None
+        finished = self.steps.finish(row, generation) if generation else row
+        failure = generation.error if generation else None
+        return {**{name: finished[name] for name in self.steps.columns}, FAILURE: failure}
 
 
 def build_batch_processor(
@@ -144,7 +185,7 @@ def build_batch_processor(
         return {**row, "messages": render(row), "sampling_params": params}
 
     def postprocess(row: Row) -> Row:
-        return finish(row, read_generation(row))
+        return finish(row, read_generation(row, model))
 
     source = local_or_name(model.source)
     config = vLLMEngineProcessorConfig(
@@ -156,7 +197,9 @@ def build_batch_processor(
         should_continue_on_error=True,
         placement_group_config={"bundle_per_worker": worker_bundle(engine)},
         runtime_env={"env_vars": engine_environment(engine, source)},
-        chat_template_stage=ChatTemplateStageConfig(enabled=True, num_cpus=0.1, concurrency=1),
+        chat_template_stage=ChatTemplateStageConfig(
+            enabled=True, num_cpus=0.1, concurrency=1, chat_template_kwargs=engine.chat_template_kwargs or None
+        ),
         tokenize_stage=False,
         detokenize_stage=False,
     )
@@ -197,18 +240,21 @@ def engine_environment(engine: EngineConfig, source: str) -> dict[str, str]:
     return {**cpu, **offline}
 
 
-def read_generation(row: Row) -> Generation:
+def read_generation(row: Row, model: Model) -> Generation:
     """The engine's columns of a row."""
     error = row.get(ENGINE_ERROR) or ""
     if error:
         # The message may hold the prompt, and so the patient: its first word is the exception's class.
         return Generation("", [], 0, 0, error.split(":")[0].split("(")[0].strip()[:60] or "error")
+    prompt_tokens, output_tokens = int(row["num_input_tokens"]), int(row["num_generated_tokens"])
+    room = min(model.sampling.max_tokens, model.engine.max_model_len - prompt_tokens)
     return Generation(
         text=row["generated_text"],
         tokens=_tokens(row.get("generated_tokens"), row.get("logprobs")),
-        prompt_tokens=int(row["num_input_tokens"]),
-        output_tokens=int(row["num_generated_tokens"]),
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
         error=None,
+        cut=output_tokens >= room,
     )
 
 

@@ -26,7 +26,7 @@ def make_asks(findings: pa.Table, asks: Mapping[Ask, Sequence[Split]]) -> pa.Tab
     """One row per ask and visit of its splits, asks about one visit adjacent, ids deterministic."""
     rows = [
         {
-            "row_id": f"{visit['patient_id']}|{visit['visit_id']}|{ask}|0",
+            "row_id": _row_id(visit["patient_id"], visit["visit_id"], ask, sample=0),
             **{name: visit[name] for name in ("patient_id", "visit_id", "split", "label", "description")},
             "ask": ask,
             "sample": 0,
@@ -36,3 +36,9 @@ def make_asks(findings: pa.Table, asks: Mapping[Ask, Sequence[Split]]) -> pa.Tab
         if visit["split"] in splits
     ]
     return pa.Table.from_pylist(rows, schema=ASKS)
+
+
+def _row_id(patient_id: str, visit_id: str, ask: str, sample: int) -> str:
+    """Unique also where an id holds the separator."""
+    names = (name.replace("\\", "\\\\").replace("|", "\\|") for name in (patient_id, visit_id))
+    return "|".join([*names, ask, str(sample)])

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 
 from clinical_reasoner.evidence.claims import ClaimCounts, count_claims, extract_claims
 from clinical_reasoner.evidence.description import parse_description
-from clinical_reasoner.llm.answers import Answer, ParseFailure, option_probabilities, parse_answer
+from clinical_reasoner.llm.answers import (
+    Answer,
+    ParseFailure,
+    option_probabilities,
+    parse_answer,
+    without_thinking,
+)
 from clinical_reasoner.llm.batch import Generation, Row
 from clinical_reasoner.llm.prompting import PROMPT_VERSION, Exemplar, Message, render_messages
 from clinical_reasoner.records import RationaleRow
@@ -35,10 +41,14 @@ def reject_reason(generation: Generation, answer: Answer | ParseFailure, claims:
         return f"engine: {generation.error}"
     if isinstance(answer, ParseFailure):
         return f"parse: {answer.reason}"
+    if generation.cut:
+        return "cut: at sampling.max_tokens or engine.max_model_len"
     if claims.contradicted:
         return "claims: contradicts the evidence"
     if claims.not_in_evidence:
         return "claims: states what is not in the evidence"
+    if answer.rationale is not None and not claims.supported:
+        return "claims: none about the patient"
     return None
 
 
@@ -54,7 +64,9 @@ class RationaleFinisher:
         task = self.renderer.task
         answer = parse_answer(generation.text, row["ask"], task)
         parsed = answer if isinstance(answer, Answer) else None
-        claims = count_claims(extract_claims(generation.text, task), parse_description(row["description"], task))
+        claims = count_claims(
+            extract_claims(without_thinking(generation.text), task), parse_description(row["description"], task)
+        )
         reason = reject_reason(generation, answer, claims)
         return RationaleRow(
             **{name: row[name] for name in ("row_id", "patient_id", "visit_id", "split", "label", "ask", "sample")},

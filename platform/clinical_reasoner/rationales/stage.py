@@ -35,26 +35,31 @@ def make_rationales(config: PipelineConfig, run: RunFolder) -> Manifest:
     stage = Stage(RATIONALES_STAGE, settings, ["findings"])
 
     def make() -> Rows:
-        asks = make_asks(run.read_table("findings", FINDINGS), config.rationales.asks)
+        asks = make_asks(run.read_table("findings", FINDINGS), config.rationales.asks.splits())
         renderer = AskRenderer(task, exemplars)
         finisher = RationaleFinisher(renderer, config.teacher.model, config.teacher.sampling.seed)
         model = Model(config.teacher.model, config.teacher.engine, config.teacher.sampling, len(task.labels) + 2)
         batch = Batch(asks, "row_id", work_folder(run, stage), config.rationales.rows_per_block)
         table = generate(run, batch, model, renderer, finisher, RATIONALES, config.run.logical_cpus)
         run.write_table(RATIONALES_STAGE, table)
-        run.clear(batch.work)
         return Rows(asks.num_rows, table.num_rows, details=summarise(table))
 
     return run_stage(run, stage, make, overwrite=config.run.overwrite)
 
 
 def chosen_exemplars(config: PipelineConfig, task: DiagnosisTask) -> tuple[Exemplar, ...]:
-    """The exemplars of the run's few-shot prompts. Raises TaskError when the file has too few."""
+    """The exemplars of the run's few-shot prompts, the labels in turn. Raises TaskError when the file has too few."""
     path = config.task.exemplars or task.exemplars
     exemplars = load_exemplars(path, task)
     if len(exemplars) < config.rationales.shots:
         raise TaskError(f"{path}: {len(exemplars)} exemplars, but rationales.shots={config.rationales.shots}")
-    return exemplars[: config.rationales.shots]
+    seen: Counter[str] = Counter()
+    turns = []
+    for exemplar in exemplars:
+        turns.append(seen[exemplar.label])
+        seen[exemplar.label] += 1
+    in_turn = [exemplar for _, exemplar in sorted(zip(turns, exemplars, strict=True), key=lambda pair: pair[0])]
+    return tuple(in_turn[: config.rationales.shots])
 
 
 def summarise(table: pa.Table) -> dict[str, Any]:
@@ -66,7 +71,8 @@ def summarise(table: pa.Table) -> dict[str, Any]:
         of_ask = [row for row in rows if row["ask"] == ask]
         by_ask[ask] = {
             "answers": len(of_ask),
-            "parsed": sum(not (row["reject_reason"] or "").startswith(("parse:", "engine:")) for row in of_ask),
+            "engine_errors": sum((row["reject_reason"] or "").startswith("engine:") for row in of_ask),
+            "parsed": sum(row["rationale"] is not None or row["predicted"] is not None for row in of_ask),
             "correct": sum(row["predicted"] is not None and row["predicted"] == row["label"] for row in of_ask),
             "claims_supported": sum(row["claims_supported"] for row in of_ask),
             "claims_contradicted": sum(row["claims_contradicted"] for row in of_ask),

@@ -11,7 +11,7 @@ from clinical_reasoner.evidence.description import with_question
 from clinical_reasoner.llm.answers import Answer, parse_answer
 from clinical_reasoner.llm.prompting import render_messages
 from clinical_reasoner.records import FINDINGS, RATIONALES, Ask, FindingsRow, RationaleRow, RejectedRow, Split, to_table
-from clinical_reasoner.serving import diagnosis
+from clinical_reasoner.serving import panel
 from clinical_reasoner.task import DiagnosisTask
 
 
@@ -118,7 +118,7 @@ def test_answer_is_the_recorded_diagnosis_and_can_be_parsed(task: DiagnosisTask,
 
 @pytest.mark.parametrize("arm", ["label_only", "rationale_then_label"])
 def test_student_is_trained_on_the_prompt_that_it_is_asked_with(task: DiagnosisTask, arm: Arm) -> None:
-    asked = diagnosis.student_role(arm)
+    asked = panel.student_role(arm)
     assert (asked.ask, asked.exemplars) == (ARM_ASKS[arm], ())
     descriptions = {row["patient_id"]: row["description"] for row in findings_table(task).to_pylist()}
     for row in made(task, arm)[0].to_pylist():

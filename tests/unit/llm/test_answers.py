@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinical_reasoner.llm.answers import Answer, ParseFailure, TokenLogprobs, option_probabilities, parse_answer
+from clinical_reasoner.llm.answers import (
+    Answer,
+    ParseFailure,
+    TokenLogprobs,
+    option_probabilities,
+    parse_answer,
+    without_thinking,
+)
 from clinical_reasoner.llm.prompting import render_answer
 from clinical_reasoner.records import Ask
 from clinical_reasoner.task import DiagnosisTask
@@ -19,6 +26,7 @@ NO_OPTION = "diagnosis is not one of the options"
 OTHER_LETTER = "option letter is not one of the options"
 DISAGREE = "option letter and diagnosis disagree"
 SEVERAL = "more than one option"
+CUT = "thinking was cut"
 
 
 @pytest.mark.parametrize(
@@ -52,6 +60,12 @@ SEVERAL = "more than one option"
         ("Diagnosis: (B) mild cognitive impairment\n\nThis is not medical advice.", "MCI"),
         ("Diagnosis: (A) Alzheimer's disease\nDiagnosis: (B) mild cognitive impairment", "MCI"),
         ("Diagnosis: (A) Alzheimer's disease\r\n", "AD"),
+        # Another option's name or letter is not always offered.
+        ("Diagnosis: (B) mild cognitive impairment, possibly due to Alzheimer's disease", "MCI"),
+        ("Diagnosis: (B) mild cognitive impairment rather than dementia", "MCI"),
+        ("Diagnosis: (B) mild cognitive impairment, with or without dementia", "MCI"),
+        ("Diagnosis: (B) mild cognitive impairment. A low MMSE and normal ventricles speak for it.", "MCI"),
+        ("Diagnosis: (C) normal cognition, or cognitively normal", "NC"),
     ],
 )
 @pytest.mark.parametrize("ask", ["diagnose", "direct"])
@@ -85,6 +99,18 @@ def test_answers_that_name_one_option(task: DiagnosisTask, last_line: str, label
         ("Low MMSE.\nDiagnosis: (A) or (B)", SEVERAL),
         ("Low MMSE.\nDiagnosis: (A) Alzheimer's disease or (B) mild cognitive impairment", SEVERAL),
         ("Low MMSE.\nDiagnosis: (B)/(A)", SEVERAL),
+        ("Low MMSE.\nDiagnosis: (A) Alzheimer's disease or mild cognitive impairment", SEVERAL),
+        ("Low MMSE.\nDiagnosis: (A) Alzheimer's disease or a mild cognitive impairment", SEVERAL),
+        ("Low MMSE.\nDiagnosis: (A) Alzheimer's disease/MCI", SEVERAL),
+        ("Low MMSE.\nDiagnosis: (A) Alzheimer's disease, perhaps MCI", SEVERAL),
+        ("Low MMSE.\nDiagnosis: (B) MCI versus normal", SEVERAL),
+        ("Low MMSE.\nDiagnosis: (A) or possibly B", SEVERAL),
+        ("Low MMSE.\nDiagnosis: (A) or B", SEVERAL),
+        ("Low MMSE.\nDiagnosis: (A)/B", SEVERAL),
+        ("<think>Low MMSE.</think>", "empty answer"),
+        ("<think>Low MMSE.\nDiagnosis: (A)", CUT),
+        ("<think>Hm.</think>Low MMSE.\nDiagnosis: (A)\n<think>Or", CUT),
+        ("<think>Low MMSE.\nDiagnosis: (A)\n</think>\nI cannot say.", NO_LINE),
     ],
 )
 def test_answers_that_do_not(task: DiagnosisTask, text: str, reason: str) -> None:
@@ -117,6 +143,31 @@ def test_rationale_is_what_stands_before_the_last_diagnosis(task: DiagnosisTask)
 )
 def test_rationale_for_a_known_diagnosis(task: DiagnosisTask, text: str, answer: Answer | ParseFailure) -> None:
     assert parse_answer(text, "rationalize", task) == answer
+
+
+@pytest.mark.parametrize(
+    "thinking",
+    [
+        "<think>Is it (B)?\nDiagnosis: (B)\n</think>\n\n",
+        "<think>\n\n</think>",
+        # The prompt ended in the opening tag.
+        "Is it (B)?\nDiagnosis: (B)</think>",
+        "<think>one</think>\n<think>two</think>\n",
+    ],
+)
+def test_thinking_is_no_part_of_an_answer(task: DiagnosisTask, thinking: str) -> None:
+    answer = "Low MMSE.\n\nDiagnosis: (A) Alzheimer's disease"
+    assert parse_answer(thinking + answer, "diagnose", task) == Answer("Low MMSE.", "AD")
+    assert parse_answer(thinking + answer, "rationalize", task) == Answer("Low MMSE.", None)
+    assert parse_answer(f"{thinking}Diagnosis: (A)", "direct", task) == Answer(None, "AD")
+    assert parse_answer(f"{thinking}Diagnosis: (A)", "diagnose", task) == ParseFailure(
+        "no rationale before the diagnosis"
+    )
+    assert without_thinking(thinking + answer).strip() == answer
+
+
+def test_thinking_that_was_cut_is_no_rationale(task: DiagnosisTask) -> None:
+    assert parse_answer("<think>Low MMSE, so", "rationalize", task) == ParseFailure(CUT)
 
 
 @given(text=st.text(), ask=st.sampled_from(["rationalize", "diagnose", "direct"]))
@@ -208,7 +259,26 @@ def test_the_last_diagnosis_counts(task: DiagnosisTask) -> None:
 @pytest.mark.parametrize(
     "texts",
     [
+        ["<think>", "Diagnosis", ":", " (", "A", ")", "\n", "</think>", "\n\n", "Diagnosis", ":", " (", "B", ")"],
+        ["Or", " A", "?", "</think>", "Diagnosis", ":", " (", "B", ")", "<|end|>"],
+        ["Diagnosis", ":", " (", "A", ")", "\n", "Diagnosis", ":", " (", "B", ")", ", ", "not", " (", "A", ")"],
+    ],
+)
+def test_letter_is_that_of_the_answer_that_is_read(task: DiagnosisTask, texts: Sequence[str]) -> None:
+    logprobs = [(text, ABC if text == "B" else {text: 0.0}) for text in texts]
+    assert option_probabilities(logprobs, task) == pytest.approx(EXPECTED)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
         [],
+        # The answer that is read is in words; a letter stands elsewhere.
+        ["The", " diagnosis", " is", " (", "B", ")", " unlikely", ".\n", "Diagnosis", ":", " Alzheimer's disease"],
+        ["Diagnosis", ":", " (", "B", ")", "\n", "Diagnosis", ":", " unclear"],
+        ["Diagnosis", ":", " Alzheimer's disease", ",", " so", " the", " answer", " is", " (", "A", ")"],
+        ["Low", " MMSE", ",", " diagnosis", ":", " (", "A", ")"],
+        ["<think>", "Diagnosis", ":", " (", "A", ")", "</think>", "I", " cannot", " say"],
         ["Low", " MMSE", "."],
         ["Diagnosis", ":", " unclear"],
         ["Diagnosis", ":", " (", "D", ")"],

@@ -11,6 +11,7 @@ import pytest
 from clinical_reasoner.config.teacher import EngineConfig, SamplingConfig
 from clinical_reasoner.llm.batch import (
     ENGINE_ERROR,
+    FAILURE,
     Batch,
     Generation,
     Model,
@@ -78,14 +79,24 @@ TOKENS = [(" A", {" A": -0.1, " B": -2.5}), ("", {"": -0.2})]
 
 
 def test_good_answer() -> None:
-    assert read_generation(ANSWER) == Generation(" A", TOKENS, 100, 2, None)
+    assert read_generation(ANSWER, MODEL) == Generation(" A", TOKENS, 100, 2, None)
     without_column = {name: value for name, value in ANSWER.items() if name != ENGINE_ERROR}
-    assert read_generation(without_column) == read_generation(ANSWER)
+    assert read_generation(without_column, MODEL) == read_generation(ANSWER, MODEL)
+
+
+@pytest.mark.parametrize(
+    ("prompt_tokens", "output_tokens", "cut"),
+    [(100, 319, False), (100, 320, True), (1900, 147, False), (1900, 148, True)],
+)
+def test_answer_that_fills_its_room_was_cut(prompt_tokens: int, output_tokens: int, cut: bool) -> None:
+    """320 tokens of answer, 2048 of context."""
+    row = {**ANSWER, "num_input_tokens": prompt_tokens, "num_generated_tokens": output_tokens}
+    assert read_generation(row, MODEL).cut == cut
 
 
 @pytest.mark.parametrize("missing", ["logprobs", "generated_tokens"])
 def test_answer_without_candidates_keeps_its_text(missing: str) -> None:
-    assert read_generation({**ANSWER, missing: None}) == Generation(" A", [], 100, 2, None)
+    assert read_generation({**ANSWER, missing: None}, MODEL) == Generation(" A", [], 100, 2, None)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +109,7 @@ def test_answer_without_candidates_keeps_its_text(missing: str) -> None:
     ],
 )
 def test_error_keeps_its_kind_and_no_word_of_the_patient(error: str, kind: str) -> None:
-    assert read_generation({"row_id": "p", ENGINE_ERROR: error}) == Generation("", [], 0, 0, kind)
+    assert read_generation({"row_id": "p", ENGINE_ERROR: error}, MODEL) == Generation("", [], 0, 0, kind)
 
 
 def never_asked(row: dict[str, Any]) -> list[Message]:
@@ -113,23 +124,44 @@ def prompts(*ids: str) -> pa.Table:
     return pa.table({"row_id": list(ids), "question": ["?"] * len(ids)})
 
 
-def resume(run: RunFolder, wanted: pa.Table, written: pa.Table) -> pa.Table:
-    """`generate`, with all rows that it wants, or as many, already written."""
+def generated(texts: dict[str, str], failed: tuple[str, ...] = ()) -> pa.Table:
+    failures = ["OSError" if row_id in failed else None for row_id in texts]
+    return pa.table({"text": list(texts.values()), "row_id": list(texts), FAILURE: pa.array(failures, pa.string())})
+
+
+def resume(run: RunFolder, wanted: pa.Table, written: pa.Table, again: pa.Table | None = None) -> pa.Table:
+    """`generate`, with all rows that it wants, or as many, already written, and those of its second attempt."""
     run.write_table("work/w/generated", written)
+    if again is not None:
+        run.write_table("work/w/again/generated", again)
     batch = Batch(wanted, "row_id", "work/w", rows_per_block=2)
     return generate(run, batch, MODEL, never_asked, never_finished, SCHEMA, logical_cpus=1)
 
 
 def test_finished_work_is_returned_in_the_order_of_the_prompts(tmp_path: Path) -> None:
     run = RunFolder(str(tmp_path))
-    written = pa.table({"text": ["two", "three", "one"], "row_id": ["2", "3", "1"]})
-    table = resume(run, prompts("1", "2", "3"), written)
+    table = resume(run, prompts("1", "2", "3"), generated({"2": "two", "3": "three", "1": "one"}))
     assert table.to_pylist() == [
         {"row_id": "1", "text": "one"},
         {"row_id": "2", "text": "two"},
         {"row_id": "3", "text": "three"},
     ]
     assert table.schema.equals(SCHEMA)
+
+
+def test_row_on_which_the_engine_failed_is_asked_once_more(tmp_path: Path) -> None:
+    first = generated({"1": "one", "2": "", "3": "", "4": "four"}, failed=("2", "3"))
+    second = generated({"2": "two", "3": ""}, failed=("3",))
+    table = resume(RunFolder(str(tmp_path)), prompts("1", "2", "3", "4"), first, second)
+    assert table.column("text").to_pylist() == ["one", "two", "", "four"]
+
+
+def test_nothing_is_kept_where_the_engine_failed_on_every_row(tmp_path: Path) -> None:
+    run = RunFolder(str(tmp_path))
+    silent = generated({"1": "", "2": ""}, failed=("1", "2"))
+    with pytest.raises(RunError, match=r"failed on all 2 prompts \(OSError\)"):
+        resume(run, prompts("1", "2"), silent, silent)
+    assert not run.exists("work/w")
 
 
 @pytest.mark.parametrize(
@@ -141,6 +173,6 @@ def test_finished_work_is_returned_in_the_order_of_the_prompts(tmp_path: Path) -
     ],
 )
 def test_double_and_missing_rows_are_errors(tmp_path: Path, ids: list[str], message: str) -> None:
-    written = pa.table({"row_id": ids, "text": ["x"] * len(ids)})
-    with pytest.raises(RunError, match=rf"work/w/generated: {message}"):
+    written = pa.table({"row_id": ids, "text": ["x"] * len(ids), FAILURE: pa.nulls(len(ids), pa.string())})
+    with pytest.raises(RunError, match=rf"work/w in the run folder: {message}"):
         resume(RunFolder(str(tmp_path)), prompts("1", "2", "3"), written)

@@ -83,3 +83,8 @@ def test_ids_are_unique_and_asks_about_a_visit_adjacent(
 def test_every_ask_can_be_put_about_every_split(ask: Ask) -> None:
     rows = asks_of([visit("a", "train"), visit("b", "test"), visit("c", "validation")], {ask: ("train", "test")})
     assert [row["patient_id"] for row in rows] == ["a", "b"]
+
+
+def test_ids_stay_apart_where_they_hold_the_separator() -> None:
+    rows = asks_of([visit("a", "test", "b|c"), visit("a|b", "test", "c"), visit("a\\|b", "test", "c")], ALL)
+    assert len({row["row_id"] for row in rows}) == len(rows) == 6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -74,7 +75,9 @@ def test_recorded_diagnosis_reaches_no_prompt_but_that_of_rationalize(renderer: 
     ("error", "answer", "claims", "reason"),
     [
         (None, Answer("r", "AD"), ClaimCounts(3), None),
-        (None, Answer("r", None), ClaimCounts(), None),
+        (None, Answer("r", None), ClaimCounts(1), None),
+        (None, Answer("r", None), ClaimCounts(), "claims: none about the patient"),
+        (None, Answer(None, "AD"), ClaimCounts(), None),
         (None, Answer("r", "AD"), ClaimCounts(3, contradicted=1), "claims: contradicts the evidence"),
         (None, Answer("r", "AD"), ClaimCounts(3, 0, not_in_evidence=1), "claims: states what is not in the evidence"),
         (None, Answer("r", "AD"), ClaimCounts(3, 1, 1), "claims: contradicts the evidence"),
@@ -87,6 +90,12 @@ def test_why_a_rationale_is_rejected(
     error: str | None, answer: Answer | ParseFailure, claims: ClaimCounts, reason: str | None
 ) -> None:
     assert reject_reason(generation("r", error), answer, claims) == reason
+
+
+def test_text_that_was_cut_is_not_trained_on() -> None:
+    cut = replace(generation("r"), cut=True)
+    reason = "cut: at sampling.max_tokens or engine.max_model_len"
+    assert reject_reason(cut, Answer("r", "AD"), ClaimCounts(3)) == reason
 
 
 def test_accepted_rationale(renderer: AskRenderer) -> None:
