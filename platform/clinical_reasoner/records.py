@@ -65,7 +65,9 @@ class PatientRow(_Row):
     warnings: tuple[str, ...] = ()
     """What a reader of this row should know, e.g. `not defaced`; names no one."""
     image_path: str | None = None
+    """T1-weighted scan; of a phantom below the run folder."""
     segmentation_path: str | None = None
+    """Label map, or a table of FreeSurfer's."""
 
 
 class MeasuresRow(_Row):

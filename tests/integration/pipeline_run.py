@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 PATIENTS = 120
 OVERRIDES = (
     f"cohort.patients={PATIENTS}",
+    "evidence.fewest_controls=15",
     "rationales.rows_per_block=10",
     # Few rows at a time, so that there is a middle in which to be killed.
     "teacher.engine.max_num_seqs=16",

@@ -40,13 +40,30 @@ class BayesRule:
     def posterior(self, fields: Mapping[str, str], grades: Mapping[str, str]) -> np.ndarray:
         """P(label | description), shape (labels,), in the order of `population.labels`. `fields` and `grades` as
         in `evidence.description.Evidence`."""
-        likelihood = np.array([self._likelihood(label, fields, grades) for label in self.labels])
-        joint = likelihood * [self.population.labels[label].share for label in self.labels]
+        return self.posterior_of(
+            [self.fields_given_severity(label, fields) * self._grades(label, grades) for label in self.labels]
+        )
+
+    def posterior_of(self, given_severity: Sequence[np.ndarray]) -> np.ndarray:
+        """P(label), shape (labels,), from the likelihood at each node of severity, one array for each label."""
+        shares = [self.population.labels[label].share for label in self.labels]
+        joint = np.array([float(likelihood @ self._weights) for likelihood in given_severity]) * shares
         posterior: np.ndarray = joint / joint.sum()
         return posterior
 
-    def _likelihood(self, label: str, fields: Mapping[str, str], grades: Mapping[str, str]) -> float:
+    def severities(self, label: str) -> np.ndarray:
+        """Latent severity at the nodes of the quadrature, shape (nodes,)."""
+        spec = self.population.labels[label].severity
+        nodes: np.ndarray = spec.mean + spec.sd * self._nodes
+        return nodes
+
+    def fields_given_severity(self, label: str, fields: Mapping[str, str]) -> np.ndarray:
+        """Likelihood of the patient fields at each node of severity, shape (nodes,)."""
         spec = self.population.labels[label]
+        mmse = self._mmse(label, int(float(fields["mmse"]))) if "mmse" in fields else np.ones(NODES)
+        return mmse * _fields_likelihood(spec, self.population, fields)
+
+    def _grades(self, label: str, grades: Mapping[str, str]) -> np.ndarray:
         by_domain = {domain: np.ones((NODES, NODES)) for domain in self.population.domains}
         for name, grade in grades.items():
             if name in self.population.findings:
@@ -55,13 +72,10 @@ class BayesRule:
         given_severity = np.ones(NODES)
         for table in by_domain.values():
             given_severity = given_severity * (table @ self._weights)
-        if "mmse" in fields:
-            given_severity = given_severity * self._mmse(label, spec, int(float(fields["mmse"])))
-        return float(given_severity @ self._weights) * _fields_likelihood(spec, self.population, fields)
+        return given_severity
 
-    def _mmse(self, label: str, spec: LabelDistribution, score: int) -> np.ndarray:
-        severity = spec.severity.mean + spec.severity.sd * self._nodes
-        mean, sd = np.array([mmse_given_severity(self.population, label, value) for value in severity]).T
+    def _mmse(self, label: str, score: int) -> np.ndarray:
+        mean, sd = np.array([mmse_given_severity(self.population, label, value) for value in self.severities(label)]).T
         return _rounded_mass(score, mean, sd, MMSE_RANGE)
 
     def _grade_table(self, spec: LabelDistribution) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""How a dataset of phantoms says that its people are not real."""
+"""How phantoms are named, and how a dataset of them says that its people are not real."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from pathlib import Path
 
 DESCRIPTION = "dataset_description.json"
 PHANTOM_TOOL = "clinical-reasoner phantoms"
+SEGMENTER = "phantom"
+"""Of label maps that were drawn, not segmented; and the folder of theirs below derivatives/."""
 _LARGEST_BYTES = 2**20
+
+
+def phantom_id(patient_id: str) -> str:
+    """A patient of a synthetic cohort as BIDS names it."""
+    return f"sub-{patient_id.replace('-', '')}"
 
 
 def mark_phantoms(folder: Path) -> None:

@@ -8,7 +8,7 @@ from clinical_reasoner.cohort.population import Population, check_population
 from clinical_reasoner.cohort.rejected import too_few
 from clinical_reasoner.cohort.splits import check_no_leak
 from clinical_reasoner.cohort.study import read_study, study_source
-from clinical_reasoner.cohort.synthetic import draw_patient
+from clinical_reasoner.cohort.synthetic import draw_patient, with_body
 from clinical_reasoner.cohort.tables import read_cohort
 from clinical_reasoner.config.cohort import SplitShares, StudyCohort, SyntheticCohort
 from clinical_reasoner.config.loading import load_config
@@ -64,7 +64,8 @@ def _read(config: CohortRunConfig, task: DiagnosisTask) -> tuple[list[PatientRow
     shares = _shares(cohort.splits)
     if isinstance(cohort, SyntheticCohort):
         population = load_population(cohort.population, task)
-        return [draw_patient(population, index, cohort.seed, shares) for index in range(cohort.patients)], []
+        drawn = [draw_patient(population, index, cohort.seed, shares) for index in range(cohort.patients)]
+        return [with_body(patient) for patient in drawn] if cohort.phantoms else drawn, []
     if isinstance(cohort, StudyCohort):
         return read_study(cohort, task, shares, config.imaging.slices)
     return read_cohort(cohort.path, cohort.name, task, shares, cohort.seed)

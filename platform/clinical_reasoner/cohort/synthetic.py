@@ -6,11 +6,14 @@ from math import sqrt
 
 import numpy as np
 
+from clinical_reasoner.cohort.phantom_mark import SEGMENTER, phantom_id
 from clinical_reasoner.cohort.population import AGE_RANGE_YEARS, EDUCATION_RANGE_YEARS, MMSE_RANGE, Population
 from clinical_reasoner.cohort.splits import split_of
 from clinical_reasoner.records import Measure, PatientRow, Split
 
 VISIT = "bl"
+SCANS = "scans"
+"""Folder of the phantoms below the run folder."""
 
 
 def draw_patient(population: Population, index: int, seed: int, shares: dict[Split, float]) -> PatientRow:
@@ -51,6 +54,13 @@ def draw_with_severity(
         **known,
     )
     return patient, float(severity)
+
+
+def with_body(patient: PatientRow) -> PatientRow:
+    """The patient, its findings still to be measured in a phantom, with the phantom's paths below the run folder."""
+    stem = f"{SCANS}/{phantom_id(patient.patient_id)}"
+    paths = {"image_path": f"{stem}_T1w.nii.gz", "segmentation_path": f"{stem}_dseg.nii.gz"}
+    return patient.model_copy(update={"measures": (), "segmenter": SEGMENTER, **paths})
 
 
 def mmse_given_severity(population: Population, label: str, severity: float) -> tuple[float, float]:

@@ -53,6 +53,10 @@ class SyntheticCohort(StrictConfig):
     seed: int = Field(ge=0)
     """Cohort seed; use another than that of the reference models' training text."""
     splits: SplitShares = SplitShares()
+    phantoms: str | None = None
+    """File with the distributions of regional volumes, e.g. `configs/cohort/phantom.yaml`: every patient gets a body, a
+    T1-like scan and a label map in `scans/` of the run folder, and MRI findings come from what is measured there. None
+    draws w-scores instead."""
 
 
 class TableCohort(StrictConfig):

@@ -5,30 +5,23 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from clinical_reasoner import __version__
-from clinical_reasoner.cohort.bayes import BayesRule
-from clinical_reasoner.cohort.stage import load_population
-from clinical_reasoner.cohort.synthetic import draw_patient
 from clinical_reasoner.config.cohort import SyntheticCohort
 from clinical_reasoner.config.loading import to_yaml
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.distillation.stage import student_stage
 from clinical_reasoner.evaluation.answers import answers_stage
+from clinical_reasoner.evaluation.ceiling import population_ceiling
 from clinical_reasoner.evaluation.cohort_page import run_summary
 from clinical_reasoner.evaluation.metrics import Estimate, Key, evaluate, paired_difference
 from clinical_reasoner.evaluation.predictions import BASELINE, CEILING, PREDICTIONS_STAGE
 from clinical_reasoner.evaluation.report import Claims, Example, ExampleAnswer, ReportInput, StageRows
-from clinical_reasoner.evidence.description import evidence_of
-from clinical_reasoner.evidence.grading import grade_patient
 from clinical_reasoner.records import FINDINGS, RATIONALES
 from clinical_reasoner.runs import RunFolder
 from clinical_reasoner.task import DiagnosisTask, load_task
 
-CEILING_SEED = 987_654_321
-"""Cohort seed of the draws for the population's Bayes accuracy: no cohort that is trained on or tested uses it."""
 NAMES: dict[Key, str] = {
     ("teacher", "direct"): "Teacher, direct",
     ("teacher", "few_shot"): "Teacher, few-shot reasoning",
@@ -46,7 +39,7 @@ def collect(config: PipelineConfig, run: RunFolder, predictions: pa.Table) -> Re
     metrics = evaluate(predictions, task, resamples=settings.resamples, seed=settings.seed)
     keys = [(entry.model, entry.arm) for entry in metrics]
     cohort = config.cohort
-    ceiling, note = _ceiling(cohort, config, task) if isinstance(cohort, SyntheticCohort) else (None, "")
+    ceiling, note = population_ceiling(config, cohort, task) if isinstance(cohort, SyntheticCohort) else (None, "")
     return ReportInput(
         title="Comparison of reasoning-aware diagnosis models",
         task_title=task.title,
@@ -74,24 +67,6 @@ def _trained_on(config: PipelineConfig, run: RunFolder) -> dict[Key, int]:
     trained: dict[Key, int] = {key: found.rows_out for key, found in students.items() if found}
     splits = run.read_table("findings", FINDINGS).column("split").to_pylist()
     return trained | {BASELINE: splits.count("train")}
-
-
-def _ceiling(cohort: SyntheticCohort, config: PipelineConfig, task: DiagnosisTask) -> tuple[float, str]:
-    """Mean of the largest posterior over fresh patients of the population: the accuracy of the Bayes rule."""
-    population = load_population(cohort.population, task).graded_at(config.evidence.cut_points)
-    rule = BayesRule(population, task.grade_names)
-    best = []
-    for index in range(config.evaluation.ceiling_draws):
-        patient = draw_patient(population, index, CEILING_SEED, {"test": 1.0})
-        grades = {found.name: found.grade for found in grade_patient(patient, task, population.cut_points)}
-        evidence = evidence_of(patient, grades, task)
-        best.append(rule.posterior(evidence.fields, evidence.grades).max())
-    error = float(np.std(best) / np.sqrt(len(best)))
-    note = (
-        f"Bayes-optimal accuracy of the synthetic population {population.name!r} given what the description states: "
-        f"mean of the largest posterior over {len(best)} fresh draws, standard error {error:.4f}."
-    )
-    return float(np.mean(best)), note
 
 
 def _differences(predictions: pa.Table, keys: list[Key], resamples: int, seed: int) -> list[tuple[str, Estimate]]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from clinical_reasoner.cohort.bayes import BayesRule
-from clinical_reasoner.cohort.population import Population
-from clinical_reasoner.cohort.stage import load_population
 from clinical_reasoner.config.cohort import SyntheticCohort
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.distillation.baselines import evidence_frame, fit_logistic_regression, predict_probabilities
 from clinical_reasoner.evaluation.answers import answers_stage
+from clinical_reasoner.evaluation.ceiling import Posterior, bayes_posterior
 from clinical_reasoner.evidence.description import parse_description
-from clinical_reasoner.records import FINDINGS, PREDICTIONS, RATIONALES, PredictionRow, to_table
+from clinical_reasoner.evidence.measured import measured_visits, with_measures
+from clinical_reasoner.records import FINDINGS, PATIENTS, PREDICTIONS, RATIONALES, PatientRow, PredictionRow, to_table
 from clinical_reasoner.runs import Manifest, RunFolder
 from clinical_reasoner.stages import Rows, Stage, run_stage
 from clinical_reasoner.task import DiagnosisTask, load_task
@@ -39,8 +38,7 @@ def make_predictions(config: PipelineConfig, run: RunFolder) -> Manifest:
             rows += _answered(table, "student", dict.fromkeys(("direct", "diagnose"), arm))
         rows += _logistic_regression(findings, task, config.evaluation.seed)
         if isinstance(config.cohort, SyntheticCohort):
-            population = load_population(config.cohort.population, task).graded_at(config.evidence.cut_points)
-            rows += _bayes_rule(findings, task, population)
+            rows += _bayes_rule(run, findings, bayes_posterior(config.cohort, config.evidence.cut_points, task), task)
         run.write_table(PREDICTIONS_STAGE, to_table(rows, PREDICTIONS))
         return Rows(len(rows), len(rows))
 
@@ -73,15 +71,15 @@ def _logistic_regression(findings: pa.Table, task: DiagnosisTask, seed: int) -> 
     ]
 
 
-def _bayes_rule(findings: pa.Table, task: DiagnosisTask, population: Population) -> list[PredictionRow]:
-    rule = BayesRule(population, task.grade_names)
-    predictions = []
-    for row in findings.to_pylist():
-        if row["split"] == "test":
-            evidence = parse_description(row["description"], task)
-            by_label = dict(zip(rule.labels, rule.posterior(evidence.fields, evidence.grades), strict=True))
-            predictions.append(_prediction(row, CEILING, [float(by_label[name]) for name in task.label_names], task))
-    return predictions
+def _bayes_rule(run: RunFolder, findings: pa.Table, posterior: Posterior, task: DiagnosisTask) -> list[PredictionRow]:
+    measured = measured_visits(run)
+    patients = [PatientRow.model_validate(row) for row in run.read_table("patients", PATIENTS).to_pylist()]
+    by_visit = {(patient.patient_id, patient.visit_id): with_measures(patient, measured) for patient in patients}
+    tested = [row for row in findings.to_pylist() if row["split"] == "test"]
+    return [
+        _prediction(row, CEILING, posterior(by_visit[row["patient_id"], row["visit_id"]]).tolist(), task)
+        for row in tested
+    ]
 
 
 def _prediction(

@@ -101,6 +101,11 @@ def measure_item(item: Mapping[str, Any], how: Measuring) -> dict[str, Any]:
         reason = str(error)
     except Exception as error:  # one broken file must not end the run, and a message may hold its path
         reason = f"failed with {type(error).__name__}"
+    return measured_row(item, found, reason)
+
+
+def measured_row(item: Mapping[str, Any], found: Measured, reason: str | None) -> dict[str, Any]:
+    """A row of MEASURED."""
     return {
         "number": item["number"],
         "measures": [measure.model_dump() for measure in found.measures],
@@ -225,7 +230,7 @@ def _look_at(scan: Volume, label_map: LabelMap | None, number: str, found: Measu
     for name, picture in files.items():
         content = io.BytesIO()
         save_png(picture, content)
-        _run_folder(how.run_path).write_bytes(name, content.getvalue())
+        run_folder(how.run_path).write_bytes(name, content.getvalue())
     return replace(found, warnings=tuple(warnings), slice_paths=tuple(files))
 
 
@@ -243,5 +248,6 @@ def _root(how: Measuring) -> Path | None:
 
 
 @lru_cache(maxsize=1)
-def _run_folder(path: str) -> RunFolder:
+def run_folder(path: str) -> RunFolder:
+    """The run folder, opened once in each worker."""
     return RunFolder(path)

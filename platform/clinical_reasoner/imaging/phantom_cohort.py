@@ -14,7 +14,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from clinical_reasoner.cohort.phantom_mark import are_phantoms, mark_phantoms
+from clinical_reasoner.cohort.phantom_mark import SEGMENTER, are_phantoms, mark_phantoms, phantom_id
 from clinical_reasoner.cohort.population import Population
 from clinical_reasoner.cohort.synthetic import draw_with_severity
 from clinical_reasoner.errors import UserError
@@ -23,8 +23,6 @@ from clinical_reasoner.imaging.phantoms import render_phantom
 from clinical_reasoner.progress import ProgressBar
 from clinical_reasoner.records import PatientRow
 
-SEGMENTER = "phantom"
-"""Name below derivatives/ and of the segmenter: the label maps are drawn, not segmented."""
 FIELDS = ("age_years", "sex", "education_years", "marital_status", "mmse", "apoe4_copies")
 COLUMNS = ("participant_id", *FIELDS, "diagnosis")
 """Of participants.tsv, under names that the BIDS reader knows."""
@@ -54,22 +52,29 @@ def draw_phantom(population: Population, parameters: PhantomParameters, seed: in
 
     The same two numbers give the same phantom, in any order and process. Raises ValueError when the parameters fit no
     head."""
-    patient, _ = draw_with_severity(population, index, seed, {"train": 1.0})
-    complete = population.model_copy(update={"missing_share": 0.0})  # the body knows what the table lacks
-    whole, severity = draw_with_severity(complete, index, seed, {"train": 1.0})
-    if whole.age_years is None or whole.sex is None:
-        raise ValueError("a complete patient has age and sex")
     for draw in range(1, DRAWS + 1):
-        rng = np.random.default_rng([seed, index, draw])
-        volumes = draw_volumes(parameters, severity, whole.age_years, whole.sex, rng)
+        patient, volumes, rng = draw_body(population, parameters, seed, index, draw)
         try:
             labels, t1, affine = render_phantom(volumes, rng)
         except ValueError:
             if draw == DRAWS:
                 raise
         else:
-            return Phantom(f"sub-{patient.patient_id.replace('-', '')}", patient, volumes, labels, t1, affine)
+            return Phantom(phantom_id(patient.patient_id), patient, volumes, labels, t1, affine)
     raise AssertionError("the last draw raises")
+
+
+def draw_body(
+    population: Population, parameters: PhantomParameters, seed: int, index: int, draw: int = 1
+) -> tuple[PatientRow, dict[str, float], np.random.Generator]:
+    """The patient, the volumes (mm3) of a body for its age, sex and severity, and what to render it with."""
+    patient, _ = draw_with_severity(population, index, seed, {"train": 1.0})
+    complete = population.model_copy(update={"missing_share": 0.0})  # the body knows what the table lacks
+    whole, severity = draw_with_severity(complete, index, seed, {"train": 1.0})
+    if whole.age_years is None or whole.sex is None:
+        raise ValueError("a complete patient has age and sex")
+    rng = np.random.default_rng([seed, index, draw])
+    return patient, draw_volumes(parameters, severity, whole.age_years, whole.sex, rng), rng
 
 
 def write_phantoms(
@@ -88,7 +93,9 @@ def write_phantoms(
     with ProgressBar("phantoms", patients) as bar:
         for index in range(patients):
             phantom = draw_phantom(population, parameters, seed, index)
-            _write_images(phantom, folder, derivatives)
+            for place, ending, voxels in ((folder, "T1w", phantom.t1), (derivatives, "dseg", phantom.labels)):
+                file = place / phantom.participant_id / "anat" / f"{phantom.participant_id}_{ending}.nii.gz"
+                save_voxels(voxels, phantom.affine, file)
             rows.append(_participant(phantom))
             bar.update(index + 1)
     with (folder / "participants.tsv").open("w", encoding="utf-8", newline="") as stream:
@@ -108,13 +115,12 @@ def _clear(folder: Path) -> None:
     mark_phantoms(folder)
 
 
-def _write_images(phantom: Phantom, folder: Path, derivatives: Path) -> None:
-    for place, ending, voxels in ((folder, "T1w", phantom.t1), (derivatives, "dseg", phantom.labels)):
-        anat = place / phantom.participant_id / "anat"
-        anat.mkdir(parents=True, exist_ok=True)
-        image: Any = nib.Nifti1Image(voxels, phantom.affine)  # type: ignore[no-untyped-call]
-        image.header.set_xyzt_units("mm")
-        nib.save(image, anat / f"{phantom.participant_id}_{ending}.nii.gz")
+def save_voxels(voxels: np.ndarray, affine: np.ndarray, file: Path) -> None:
+    """Write voxels and their place (mm, RAS+) as NIfTI-1, with a header that holds nothing else."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    image: Any = nib.Nifti1Image(voxels, affine)  # type: ignore[no-untyped-call]
+    image.header.set_xyzt_units("mm")
+    nib.save(image, file)
 
 
 def _participant(phantom: Phantom) -> dict[str, str]:

@@ -103,15 +103,24 @@ def draw_volumes(
             continue
         region = parameters.regions[name]
         own = sqrt(rho) * shared[region.domain] + sqrt(1 - rho) * rng.normal()
-        residual_sd = sqrt(1 - (region.effect * parameters.control_severity_sd) ** 2)
-        deviation = residual_sd * float(np.clip(own, -MOST_SD, MOST_SD))
+        deviation = residual_sd(parameters, name) * float(np.clip(own, -MOST_SD, MOST_SD))
         deviation += region.effect * subtype.factors.get(region.domain, 1.0) * severity
-        logarithm = (
-            log(region.median_mm3)
-            + parameters.icv_exponent * log(icv / parameters.reference_icv_mm3)
-            + region.slope_per_year * (age_years - parameters.reference_age_years)
-            + region.cv * deviation
-        )
+        logarithm = expected_log(parameters, name, icv, age_years) + region.cv * deviation
         volumes[name] = min(exp(logarithm), region.most_of_icv * icv)
     step = parameters.step_mm3
     return {name: max(2, round(volume / step)) * step for name, volume in (volumes | {"icv": icv}).items()}
+
+
+def expected_log(parameters: PhantomParameters, name: str, icv_mm3: float, age_years: float) -> float:
+    """Mean of log volume (mm3) at severity 0."""
+    region = parameters.regions[name]
+    return (
+        log(region.median_mm3)
+        + parameters.icv_exponent * log(icv_mm3 / parameters.reference_icv_mm3)
+        + region.slope_per_year * (age_years - parameters.reference_age_years)
+    )
+
+
+def residual_sd(parameters: PhantomParameters, name: str) -> float:
+    """SD of a region's noise in units of its cv, so that controls, whose severity varies, have SD 1."""
+    return sqrt(1 - (parameters.regions[name].effect * parameters.control_severity_sd) ** 2)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,14 +17,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clinical_reasoner.cluster import connect
+from clinical_reasoner.cohort.population import Population
 from clinical_reasoner.cohort.study import to_be_measured
 from clinical_reasoner.config.cohort import CohortConfig, StudyCohort, SyntheticCohort
 from clinical_reasoner.config.imaging import ImagingConfig
+from clinical_reasoner.config.loading import load_config
 from clinical_reasoner.config.pipeline import CohortRunConfig
 from clinical_reasoner.errors import UserError
 from clinical_reasoner.imaging.labels import FREESURFER, LabelScheme, read_lookup_table
 from clinical_reasoner.imaging.measuring import ITEMS, MEASURED, SLICES, Measuring, measure_batch, stats_tables
+from clinical_reasoner.imaging.phantom_measuring import Bodies, measure_phantoms
+from clinical_reasoner.imaging.phantom_volumes import PhantomParameters
 from clinical_reasoner.imaging.scans import ScanError
+from clinical_reasoner.progress import watched
 from clinical_reasoner.records import MEASURES, PATIENTS, REJECTED, PatientRow, RejectedRow, to_table
 from clinical_reasoner.runs import Manifest, RunError, RunFolder
 from clinical_reasoner.stages import Rows, Stage, file_fingerprint, run_stage, work_folder
@@ -37,18 +41,21 @@ BLOCKS_PER_WORKER = 4
 
 def make_measures(config: CohortRunConfig, run: RunFolder) -> Manifest:
     """Write `measures/` and, where they are asked for, the pictures in `slices/`; one row for each visit that has files
-    to be measured or shown. A visit whose files cannot be used is rejected with that reason, and stays a patient.
+    to be measured or shown, phantoms among them, which are drawn first. A visit whose files cannot be used is rejected
+    with that reason, and stays a patient.
 
     Raises UserError when the lookup table cannot be used.
     """
     imaging = config.imaging
     scheme = label_scheme(imaging)
+    bodies = phantom_bodies(config.cohort)
     items = work_items(run.read_table("patients", PATIENTS), config.cohort, imaging)
     settings = {
         # Where the same files lie, and how many are measured at a time, changes nothing.
         "imaging": imaging.model_dump(mode="json", exclude={"lookup_table", "folder", "workers", "rows_per_block"}),
         "lookup_table": file_fingerprint(imaging.lookup_table) if imaging.lookup_table else None,
         "files": files_fingerprint(items),
+        "phantoms": bodies.parameters.model_dump(mode="json") if bodies else None,
     }
     stage = Stage(MEASURES_STAGE, settings, ["patients"])
     how = Measuring(
@@ -64,7 +71,7 @@ def make_measures(config: CohortRunConfig, run: RunFolder) -> Manifest:
         work = work_folder(run, stage)
         if imaging.slices and not run.exists(work):
             run.clear(SLICES)  # of other settings; those of a killed run are of these
-        measure = partial(measure_batch, how=how)
+        measure = partial(measure_phantoms, how=how, bodies=bodies) if bodies else partial(measure_batch, how=how)
         measured = measure_items(run, work, items, measure, imaging, config.run.logical_cpus)
         measures, rejected = parted(measured, run.read_table("patients", PATIENTS))
         run.write_rejected(MEASURES_STAGE, to_table(rejected, REJECTED))
@@ -72,6 +79,14 @@ def make_measures(config: CohortRunConfig, run: RunFolder) -> Manifest:
         return Rows(items.num_rows, measures.num_rows, len(rejected))
 
     return run_stage(run, stage, make, overwrite=config.run.overwrite)
+
+
+def phantom_bodies(cohort: CohortConfig) -> Bodies | None:
+    """What the bodies of a synthetic cohort are drawn from; None where it has none. Raises ConfigError."""
+    if not isinstance(cohort, SyntheticCohort) or cohort.phantoms is None:
+        return None
+    parameters = load_config(PhantomParameters, cohort.phantoms)
+    return Bodies(load_config(Population, cohort.population), parameters, cohort.seed)
 
 
 def label_scheme(imaging: ImagingConfig) -> LabelScheme:
@@ -85,7 +100,7 @@ def label_scheme(imaging: ImagingConfig) -> LabelScheme:
 
 
 def scans_folder(cohort: CohortConfig, imaging: ImagingConfig) -> str | None:
-    """Absolute path of the folder that no scan may lie outside of; None for a cohort without files."""
+    """Absolute path of the folder that no scan may lie outside of; None for a cohort without files of its own."""
     if imaging.folder is not None:
         return str(Path(imaging.folder).expanduser().absolute())
     if isinstance(cohort, SyntheticCohort):
@@ -96,13 +111,14 @@ def scans_folder(cohort: CohortConfig, imaging: ImagingConfig) -> str | None:
 
 def work_items(patients: pa.Table, cohort: CohortConfig, imaging: ImagingConfig) -> pa.Table:
     """ITEMS of the visits that have a label map or tables and no volumes, and where pictures are asked for, of all that
-    have a scan. Relative paths are those of the study's reader; in a cohort's own table they start at its folder."""
+    have a scan. Paths become absolute: relative ones are those of the study's reader, and in a cohort's own table they
+    start at its folder. Those of phantoms stay as they are, below the run folder."""
     numbers = pa.array([f"{number:06d}" for number in range(1, patients.num_rows + 1)], pa.string())
     numbered = patients.append_column(NUMBER, numbers)
     rows = numbered.filter(
         pc.or_(pc.is_valid(numbered.column("segmentation_path")), pc.is_valid(numbered.column("image_path")))
     ).to_pylist()
-    base = Path() if isinstance(cohort, StudyCohort | SyntheticCohort) else Path(cohort.path).expanduser().parent
+    absolute = partial(_absolute, _base(cohort))
     items = []
     for row in rows:
         number = row.pop(NUMBER)
@@ -112,8 +128,8 @@ def work_items(patients: pa.Table, cohort: CohortConfig, imaging: ImagingConfig)
             items.append(
                 {
                     NUMBER: number,
-                    "image_path": _absolute(base, patient.image_path),
-                    "segmentation_path": _absolute(base, patient.segmentation_path),
+                    "image_path": absolute(patient.image_path),
+                    "segmentation_path": absolute(patient.segmentation_path),
                     "segmenter": patient.segmenter or imaging.segmenter,
                     "measure": measure,
                 }
@@ -192,7 +208,7 @@ def _run_pipeline(
     cpus = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
     rows_per_block = block_rows(rows, min(workers or cpus, cpus), imaging.rows_per_block)
     context = ray.data.DataContext.get_current()
-    context.enable_operator_progress_bars = sys.stdout.isatty()  # in a log, the total is enough
+    context.enable_progress_bars = False  # of operators and blocks: scans are counted here instead
     context.print_on_execution_start = False
     context.checkpoint_config = CheckpointConfig(id_column=NUMBER, checkpoint_path=run.child(work, "checkpoint"))
     try:
@@ -205,7 +221,8 @@ def _run_pipeline(
             num_cpus=1,
             compute=ray.data.TaskPoolStrategy(size=workers),
         )
-        measured.write_parquet(run.child(work, "measured"))
+        with watched("scans", rows, lambda: run.count_rows(f"{work}/measured")):
+            measured.write_parquet(run.child(work, "measured"))
     finally:
         context.checkpoint_config = None
 
@@ -221,9 +238,16 @@ def _in_order(measured: pa.Table, items: pa.Table, work: str) -> pa.Table:
     return measured.take([place[number] for number in wanted])
 
 
-def _absolute(base: Path, path: str | None) -> str | None:
+def _base(cohort: CohortConfig) -> Path | None:
+    """Folder at which relative paths of scans start; None for phantoms."""
+    if isinstance(cohort, SyntheticCohort):
+        return None
+    return Path() if isinstance(cohort, StudyCohort) else Path(cohort.path).expanduser().parent
+
+
+def _absolute(base: Path | None, path: str | None) -> str | None:
     """For workers with another working folder."""
-    return None if path is None else str((base / Path(path).expanduser()).absolute())
+    return path if path is None or base is None else str((base / Path(path).expanduser()).absolute())
 
 
 def _size(path: Path) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from clinical_reasoner.cohort.bids import read_bids
-from clinical_reasoner.cohort.phantom_mark import are_phantoms, mark_phantoms
+from clinical_reasoner.cohort.phantom_mark import SEGMENTER, are_phantoms, mark_phantoms
 from clinical_reasoner.cohort.population import Population
 from clinical_reasoner.cohort.synthetic import draw_patient, draw_with_severity
 from clinical_reasoner.cohort.visits import REGIONS, Visit
@@ -18,7 +18,7 @@ from clinical_reasoner.config.imaging import PhantomsConfig
 from clinical_reasoner.config.loading import load_config
 from clinical_reasoner.errors import UserError
 from clinical_reasoner.imaging.labels import FREESURFER
-from clinical_reasoner.imaging.phantom_cohort import FIELDS, SEGMENTER, draw_phantom, write_phantoms
+from clinical_reasoner.imaging.phantom_cohort import FIELDS, draw_phantom, write_phantoms
 from clinical_reasoner.imaging.phantom_volumes import PhantomParameters
 from clinical_reasoner.imaging.scans import open_label_map
 from clinical_reasoner.imaging.volumes import regional_volumes
