@@ -64,6 +64,8 @@ class PatientRow(_Row):
     """Columns whose number stands for itself and everything above, as an age of 90 for 90 or older."""
     warnings: tuple[str, ...] = ()
     """What a reader of this row should know, e.g. `not defaced`; names no one."""
+    note: str | None = None
+    """Free text about the visit, for people who read the table; no description holds it."""
     image_path: str | None = None
     """T1-weighted scan; of a phantom below the run folder."""
     segmentation_path: str | None = None
@@ -83,6 +85,8 @@ class MeasuresRow(_Row):
     """Regions that are missing and what else a reader should know; names no one."""
     slice_paths: tuple[str, ...] = ()
     """PNG files below the run folder: the montage, then its slices."""
+    cube_path: str | None = None
+    """NIfTI file below the run folder: the head as a cube for 3-D networks."""
 
 
 class FindingValue(_Row):
@@ -110,6 +114,8 @@ class FindingsRow(_Row):
     description: str
     slice_paths: tuple[str, ...] = ()
     """PNG files below the run folder: the montage, then its slices."""
+    cube_path: str | None = None
+    """NIfTI file below the run folder: the head as a cube for 3-D networks."""
 
 
 class RationaleRow(_Row):

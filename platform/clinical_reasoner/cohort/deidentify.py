@@ -1,4 +1,4 @@
-"""De-identification: pseudonyms by a keyed hash, ages of 90 and more as one, shifts of dates, free text, scan headers.
+"""De-identification: pseudonyms by a keyed hash, ages of 90 and more as one, faces in scans.
 
 No date is ever carried into a Visit. Rules follow the safe-harbour list of the HIPAA privacy rule (45 CFR 164.514(b)).
 """
@@ -10,15 +10,10 @@ import hashlib
 import hmac
 import os
 import re
-from dataclasses import dataclass
-from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from nibabel.freesurfer.mghformat import MGHImage
-from nibabel.nifti1 import Nifti1Pair
 from numpy.typing import NDArray
 
 from clinical_reasoner.cohort.visits import Visit
@@ -35,7 +30,6 @@ PSEUDONYM_LENGTH = 16
 """Base32 characters, 80 bits: in a million people, two share one with a probability below 1e-12."""
 _PLAIN_VISIT = re.compile(r"(?:ses-?)?(?:bl|baseline|sc|screening|[mvyw]?\d{1,3})|d\d{1,4}", re.IGNORECASE)
 """Visit ids that tell nothing but the order; any other may hold a date or the person's id."""
-_HEADER_TEXTS = ("descrip", "aux_file", "intent_name", "db_name", "data_type")
 TISSUE_SHARE = 0.3
 """Of the brain's median intensity; air and its noise stay below, skin, fat and muscle above."""
 FACE_MM3 = 3000.0
@@ -44,20 +38,6 @@ _FRONT_MARGIN_MM = 5.0
 _LOWER_SHARE = 0.4
 _CRANIUM_MM = (20.0, 80.0)
 _FEWEST_MM2 = 100.0
-
-Image = TypeVar("Image", bound=Nifti1Pair | MGHImage)
-
-
-@dataclass(frozen=True)
-class Identifier:
-    """Where a text holds something that may identify a person; never what it is."""
-
-    kind: str
-    """Presidio's entity, e.g. `PERSON`, `DATE_TIME` or `PHONE_NUMBER`."""
-    start: int
-    end: int
-    score: float
-    """Confidence, 0..1."""
 
 
 def load_key(cohort: Path, key_file: Path | None = None, variable: str = KEY_VARIABLE) -> bytes:
@@ -94,11 +74,6 @@ def pseudonym(patient_id: str, key: bytes) -> str:
     return _hash("id", patient_id.strip(), key)
 
 
-def shift_days(patient_id: str, key: bytes) -> int:
-    """Days to add to every date of this person, -365 to -1: intervals stay, calendar dates do not."""
-    return -1 - int(base64.b32decode(_hash("shift", patient_id.strip(), key)).hex(), 16) % 365
-
-
 def cap_age(age_years: float | None) -> float | None:
     """The age; exactly TOP_AGE for every age above 89 years."""
     return TOP_AGE if age_years is not None and age_years > OLDEST_AGE else age_years
@@ -126,37 +101,6 @@ def deidentify_visit(visit: Visit, key: bytes, keep_paths: bool = False) -> Visi
     if not keep_paths:
         changed |= {"image_path": None, "segmentation_path": None}
     return visit.model_copy(update=changed)
-
-
-def find_identifiers(text: str, language: str = "en", model: str = "en_core_web_lg") -> tuple[Identifier, ...]:
-    """What Presidio takes for names, dates, places, numbers and the like in a free text, in the order of the text.
-
-    A scan that finds nothing is no proof. Raises UserError when the extra `deidentify` or the spaCy model is not
-    installed.
-    """
-    found = _analyzer(language, model).analyze(text=text, language=language)
-    marks = [Identifier(one.entity_type, one.start, one.end, float(one.score)) for one in found]
-    return tuple(sorted(marks, key=lambda mark: (mark.start, mark.end, mark.kind)))
-
-
-def clean_header(img: Image) -> Image:
-    """The image without what a NIfTI header can carry of a name: free-text fields and extensions (DICOM among them).
-
-    Values, affine and geometry stay; scaled integers are saved as float32, as nibabel would else round them anew. An
-    MGH image loses the tags behind its voxels. Raises UserError for other formats.
-    """
-    if not isinstance(img, Nifti1Pair | MGHImage):
-        raise UserError(f"cannot clean the header of a {type(img).__name__}; convert it to NIfTI")
-    header: Any = img.header
-    header = header.copy()
-    for name in _HEADER_TEXTS:
-        if name in header:
-            header[name] = b""
-    if isinstance(img, Nifti1Pair):
-        header.extensions.clear()
-        if (getattr(img.dataobj, "slope", 1.0), getattr(img.dataobj, "inter", 0.0)) != (1.0, 0.0):
-            header.set_data_dtype(np.float32)
-    return type(img)(img.dataobj, img.affine, header)
 
 
 def facial_tissue_present(
@@ -196,19 +140,3 @@ def _last(areas_mm2: NDArray[Any]) -> int:
 def _hash(purpose: str, text: str, key: bytes) -> str:
     digest = hmac.new(key, f"{purpose}\n{text}".encode(), hashlib.sha256).digest()
     return base64.b32encode(digest).decode("ascii")[:PSEUDONYM_LENGTH]
-
-
-@lru_cache(maxsize=4)
-def _analyzer(language: str, model: str) -> Any:
-    try:
-        presidio: Any = import_module("presidio_analyzer")
-        engines: Any = import_module("presidio_analyzer.nlp_engine")
-        spacy: Any = import_module("spacy")
-    except ImportError as error:
-        fix = "pip install 'clinical-reasoner[deidentify]'"
-        raise UserError(f"scanning free text for identifiers needs the extra `deidentify`: {fix}") from error
-    if not spacy.util.is_package(model):  # Presidio would download it
-        raise UserError(f"scanning free text needs the spaCy model {model}: python -m spacy download {model}")
-    settings = {"nlp_engine_name": "spacy", "models": [{"lang_code": language, "model_name": model}]}
-    engine = engines.NlpEngineProvider(nlp_configuration=settings).create_engine()
-    return presidio.AnalyzerEngine(nlp_engine=engine, supported_languages=[language])

@@ -48,7 +48,7 @@ def read_mapped(file: Path, mapping: TableMapping, cohort: str = "table") -> Ite
     """
     _check_measures(mapping)
     wanted = wanted_columns(mapping)
-    for name in ("patient_id", "visit_id", "years_from_baseline", "image_path", "segmentation_path"):
+    for name in ("patient_id", "visit_id", "years_from_baseline", "image_path", "segmentation_path", "note"):
         column = getattr(mapping, name)
         if column is not None:
             wanted[name] = column.columns
@@ -83,6 +83,7 @@ def _visit(row: StudyRow, mapping: TableMapping, cohort: str, baselines: Baselin
         cohort=cohort,
         years_from_baseline=years,
         measures=measures,
+        note=row.text("note"),
         segmenter=mapping.segmenter if measures or fields["segmentation_path"] else None,
         source=row.place,
         **fields,

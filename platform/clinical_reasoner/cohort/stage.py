@@ -55,7 +55,7 @@ def _source(config: CohortRunConfig) -> Any:
     if isinstance(config.cohort, SyntheticCohort):
         return load_config(Population, config.cohort.population).model_dump(mode="json")
     if isinstance(config.cohort, StudyCohort):
-        return study_source(config.cohort) | {"pictures": config.imaging.slices}
+        return study_source(config.cohort) | {"pictures": config.imaging.shows}
     return file_fingerprint(config.cohort.path)
 
 
@@ -67,7 +67,7 @@ def _read(config: CohortRunConfig, task: DiagnosisTask) -> tuple[list[PatientRow
         drawn = [draw_patient(population, index, cohort.seed, shares) for index in range(cohort.patients)]
         return [with_body(patient) for patient in drawn] if cohort.phantoms else drawn, []
     if isinstance(cohort, StudyCohort):
-        return read_study(cohort, task, shares, config.imaging.slices)
+        return read_study(cohort, task, shares, config.imaging.shows)
     return read_cohort(cohort.path, cohort.name, task, shares, cohort.seed)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clinical_reasoner.cohort.deidentify import TOP_AGE, cap_age, deidentify_visit, load_key, pseudonym
+from clinical_reasoner.cohort.free_text import check_redaction, redact
 from clinical_reasoner.cohort.readers import local_path, read_visits
 from clinical_reasoner.cohort.splits import split_of
 from clinical_reasoner.cohort.study_files import study_fingerprint
@@ -31,6 +32,8 @@ def read_study(
     Raises UserError when the study's files, or the key of pseudonyms, cannot be used as a whole.
     """
     key = study_key(cohort)
+    if cohort.deidentify.notes == "redact":
+        check_redaction(cohort.deidentify.language, cohort.deidentify.spacy_model)
     visits, rejected = _parted(read_visits(cohort))
     if cohort.volumes is not None:
         visits, unused = join_volumes(visits, local_path(cohort.volumes))
@@ -86,8 +89,15 @@ def _patient(
     shown = visit if key is None else deidentify_visit(visit, key, keep_paths=opened)
     fields = {name: getattr(shown, name) for name in PatientRow.model_fields}
     fields |= _age(visit, cohort.deidentify)
+    fields["note"] = _note(visit.note, cohort.deidentify)
     fields["split"] = split_of(shown.patient_id, shares, cohort.seed)
     return PatientRow.model_validate(fields)
+
+
+def _note(note: str | None, settings: DeidentifyConfig) -> str | None:
+    if note is None or settings.notes == "drop":
+        return None
+    return note if settings.notes == "keep" else redact(note, settings.language, settings.spacy_model)
 
 
 def _age(visit: Visit, settings: DeidentifyConfig) -> dict[str, Any]:

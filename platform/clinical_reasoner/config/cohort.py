@@ -81,6 +81,13 @@ class DeidentifyConfig(StrictConfig):
     CLINICAL_REASONER_ID_KEY."""
     ages: bool = True
     """Ages above 89 years become 90 or older."""
+    notes: Literal["drop", "redact", "keep"] = "drop"
+    """Free text (a mapped table's `note`): left out; kept with names, dates, numbers and the like replaced by their
+    kind, which takes the extra `deidentify`; or kept as it is."""
+    language: str = Field(default="en", min_length=2)
+    """Language of the notes, ISO 639-1."""
+    spacy_model: str = Field(default="en_core_web_lg", min_length=1)
+    """spaCy model that finds names and places in them: an installed package or a folder."""
 
 
 class StudyCohort(StrictConfig):

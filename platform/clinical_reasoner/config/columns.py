@@ -167,5 +167,7 @@ class TableMapping(FieldColumns):
     """T1-weighted scan, relative to the table's folder and inside it."""
     segmentation_path: TextColumn | None = None
     """Label map, relative to the table's folder and inside it."""
+    note: TextColumn | None = None
+    """Free text about the visit; what becomes of it, `cohort.deidentify.notes` says."""
     sheet: str | None = Field(default=None, min_length=1)
     """Excel: name of the sheet; the first one unless set. Formulas count with the values saved beside them."""

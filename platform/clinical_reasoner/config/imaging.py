@@ -12,6 +12,11 @@ class ImagingConfig(StrictConfig):
     """Make pictures of every scan: a montage and its slices, PNG, below `slices/` of the run folder."""
     slice_size: int = Field(default=256, ge=64, le=1024)
     """Side of a slice's picture, pixels; that of the montage is twice as long."""
+    cubes: bool = False
+    """Write the head of every scan as a cube for 3-D networks, NIfTI, below `cubes/` of the run folder: grey values
+    0..255, RAS+, and a header that holds nothing of the scan's own."""
+    cube_side: int = Field(default=96, ge=16, le=256)
+    """Side of a cube, voxels; it shows 210 mm."""
     faces: bool = True
     """Open every scan and warn where facial tissue is present."""
     lookup_table: str | None = None
@@ -27,6 +32,11 @@ class ImagingConfig(StrictConfig):
     """Scans that are measured at a time; None means as many as the cluster, or this machine, has CPUs."""
     rows_per_block: int = Field(default=16, ge=1)
     """Most scans whose results are written, and so safe, together; fewer where there is little work for each worker."""
+
+    @property
+    def shows(self) -> bool:
+        """Whether every scan is opened to make something of it."""
+        return self.slices or self.cubes
 
 
 class PhantomsConfig(StrictConfig):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from clinical_reasoner.imaging.stage import MEASURES_STAGE
 from clinical_reasoner.records import MEASURES, MeasuresRow, PatientRow
@@ -35,7 +36,7 @@ def with_measures(patient: PatientRow, measured: Measured) -> PatientRow:
     )
 
 
-def slices_of(patient: PatientRow, measured: Measured) -> tuple[str, ...]:
-    """Pictures of the visit, below the run folder."""
+def pictures_of(patient: PatientRow, measured: Measured) -> dict[str, Any]:
+    """`slice_paths` and `cube_path` of the visit, below the run folder."""
     row = measured.get((patient.patient_id, patient.visit_id))
-    return row.slice_paths if row else ()
+    return {"slice_paths": row.slice_paths, "cube_path": row.cube_path} if row else {}

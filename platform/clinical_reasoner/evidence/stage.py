@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from clinical_reasoner.cohort.rejected import too_few
 from clinical_reasoner.cohort.stage import PATIENTS_STAGE
@@ -11,7 +12,7 @@ from clinical_reasoner.config.pipeline import CohortRunConfig
 from clinical_reasoner.errors import UserError
 from clinical_reasoner.evidence.description import check_task_fields, describe
 from clinical_reasoner.evidence.grading import grade_patient
-from clinical_reasoner.evidence.measured import measured_visits, slices_of, with_measures
+from clinical_reasoner.evidence.measured import measured_visits, pictures_of, with_measures
 from clinical_reasoner.evidence.w_scores import cohort_norms, w_scores
 from clinical_reasoner.imaging.norms import Norms, load_norms
 from clinical_reasoner.imaging.stage import MEASURES_STAGE
@@ -50,7 +51,7 @@ def make_findings(config: CohortRunConfig, run: RunFolder) -> Manifest:
         norms = _norms(config, patients, task)
         run.write_bytes(NORMS_FILE, norms.model_dump_json(indent=2).encode())
         for number, patient in enumerate(patients, start=1):
-            found = _row(patient, slices_of(patient, measured), norms, config.evidence.cut_points, task)
+            found = _row(patient, pictures_of(patient, measured), norms, config.evidence.cut_points, task)
             if isinstance(found, FindingsRow):
                 rows.append(found)
             else:
@@ -70,7 +71,7 @@ def _norms(config: CohortRunConfig, patients: list[PatientRow], task: DiagnosisT
 
 
 def _row(
-    patient: PatientRow, slice_paths: tuple[str, ...], norms: Norms, cut_points: Sequence[float], task: DiagnosisTask
+    patient: PatientRow, pictures: dict[str, Any], norms: Norms, cut_points: Sequence[float], task: DiagnosisTask
 ) -> FindingsRow | str:
     """The row of a visit, or why it has none."""
     findings = grade_patient(patient, task, cut_points, w_scores(patient, task, norms))
@@ -85,7 +86,7 @@ def _row(
         label=patient.label,
         findings=findings,
         description=description,
-        slice_paths=slice_paths,
+        **pictures,
     )
 
 

@@ -16,17 +16,19 @@ import pyarrow as pa
 from clinical_reasoner.cohort.deidentify import facial_tissue_present
 from clinical_reasoner.cohort.freesurfer import LABEL_MAP, STATS
 from clinical_reasoner.cohort.visits import SHAPES
+from clinical_reasoner.imaging.cubes import head_cube, nifti_bytes
+from clinical_reasoner.imaging.heads import SliceError
 from clinical_reasoner.imaging.horns import horn_roundness
 from clinical_reasoner.imaging.labels import FREESURFER, LabelScheme
 from clinical_reasoner.imaging.scans import HIGHEST_LABEL, LabelMap, ScanError, Volume, open_label_map, open_volume
-from clinical_reasoner.imaging.slices import SliceError, compose, save_png, slice_images
+from clinical_reasoner.imaging.slices import compose, save_png, slice_images
 from clinical_reasoner.imaging.stats_files import read_stats_volumes
 from clinical_reasoner.imaging.volumes import missing_regions, regional_volumes
 from clinical_reasoner.records import Measure, MeasuresRow, arrow_schema
 from clinical_reasoner.runs import RunFolder
 
-SLICES = "slices"
-"""Folder of the pictures below the run folder."""
+SLICES, CUBES = "slices", "cubes"
+"""Folders of the pictures and of the 3-D output below the run folder."""
 ITEMS = pa.schema(
     [
         ("number", pa.string()),
@@ -74,6 +76,8 @@ class Measuring:
     """Side of a slice's picture, pixels."""
     faces: bool
     """Whether scans are opened to look for facial tissue."""
+    cube_side: int | None = None
+    """Voxels on a side of the 3-D output; None makes none."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ class Measured:
     segmenter: str | None = None
     warnings: tuple[str, ...] = ()
     slice_paths: tuple[str, ...] = ()
+    cube_path: str | None = None
 
 
 def measure_batch(items: pa.Table, how: Measuring) -> pa.Table:
@@ -112,6 +117,7 @@ def measured_row(item: Mapping[str, Any], found: Measured, reason: str | None) -
         "segmenter": found.segmenter,
         "warnings": list(found.warnings),
         "slice_paths": list(found.slice_paths),
+        "cube_path": found.cube_path,
         "reason": reason,
     }
 
@@ -162,7 +168,7 @@ def _measure(item: Mapping[str, Any], how: Measuring) -> Measured:
         found = _regions(Path(item["segmentation_path"]), label_map, problem, item["segmenter"], how)
     elif problem:
         found = Measured(warnings=(problem,))
-    if item["image_path"] is None or not (how.slices or how.faces):
+    if item["image_path"] is None or not (how.slices or how.faces or how.cube_side):
         return found
     try:
         with _naming("scan"):
@@ -213,12 +219,16 @@ def _regions(
 
 
 def _look_at(scan: Volume, label_map: LabelMap | None, number: str, found: Measured, how: Measuring) -> Measured:
-    """With a warning of facial tissue, and pictures."""
+    """With a warning of facial tissue, pictures and a cube."""
     same = label_map is not None and same_grid(scan, label_map)
     labels = label_map.array if label_map is not None and same else None
     warnings = list(found.warnings)
     if how.faces and facial_tissue_present(scan.array, labels, scan.zooms_mm):
         warnings.append(FACIAL_TISSUE)
+    if how.cube_side:
+        cube_path = f"{CUBES}/{number}.nii.gz"
+        run_folder(how.run_path).write_bytes(cube_path, nifti_bytes(*head_cube(scan.array, scan.affine, how.cube_side)))
+        found = replace(found, cube_path=cube_path)
     if not how.slices:
         return replace(found, warnings=tuple(warnings))
     if label_map is not None and not same:

@@ -9,15 +9,14 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from clinical_reasoner.cohort.phantom_mark import SEGMENTER, are_phantoms, mark_phantoms, phantom_id
 from clinical_reasoner.cohort.population import Population
 from clinical_reasoner.cohort.synthetic import draw_with_severity
 from clinical_reasoner.errors import UserError
+from clinical_reasoner.imaging.cubes import nifti_bytes
 from clinical_reasoner.imaging.phantom_volumes import PhantomParameters, draw_volumes
 from clinical_reasoner.imaging.phantoms import render_phantom
 from clinical_reasoner.progress import ProgressBar
@@ -95,7 +94,8 @@ def write_phantoms(
             phantom = draw_phantom(population, parameters, seed, index)
             for place, ending, voxels in ((folder, "T1w", phantom.t1), (derivatives, "dseg", phantom.labels)):
                 file = place / phantom.participant_id / "anat" / f"{phantom.participant_id}_{ending}.nii.gz"
-                save_voxels(voxels, phantom.affine, file)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(nifti_bytes(voxels, phantom.affine))
             rows.append(_participant(phantom))
             bar.update(index + 1)
     with (folder / "participants.tsv").open("w", encoding="utf-8", newline="") as stream:
@@ -113,14 +113,6 @@ def _clear(folder: Path) -> None:
             shutil.rmtree(old)
     folder.mkdir(parents=True, exist_ok=True)
     mark_phantoms(folder)
-
-
-def save_voxels(voxels: np.ndarray, affine: np.ndarray, file: Path) -> None:
-    """Write voxels and their place (mm, RAS+) as NIfTI-1, with a header that holds nothing else."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    image: Any = nib.Nifti1Image(voxels, affine)  # type: ignore[no-untyped-call]
-    image.header.set_xyzt_units("mm")
-    nib.save(image, file)
 
 
 def _participant(phantom: Phantom) -> dict[str, str]:

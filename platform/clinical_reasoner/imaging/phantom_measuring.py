@@ -11,8 +11,9 @@ from typing import Any
 import pyarrow as pa
 
 from clinical_reasoner.cohort.population import Population
+from clinical_reasoner.imaging.cubes import nifti_bytes
 from clinical_reasoner.imaging.measuring import MEASURED, Measured, Measuring, measure_item, measured_row, run_folder
-from clinical_reasoner.imaging.phantom_cohort import draw_phantom, save_voxels
+from clinical_reasoner.imaging.phantom_cohort import draw_phantom
 from clinical_reasoner.imaging.phantom_volumes import PhantomParameters
 
 
@@ -40,7 +41,8 @@ def _measure_phantom(item: Mapping[str, Any], how: Measuring, bodies: Bodies) ->
         local = {}
         for column, voxels in (("image_path", phantom.t1), ("segmentation_path", phantom.labels)):
             file = Path(scratch, Path(item[column]).name)
-            save_voxels(voxels, phantom.affine, file)
-            run_folder(how.run_path).write_bytes(item[column], file.read_bytes())
+            content = nifti_bytes(voxels, phantom.affine)
+            file.write_bytes(content)
+            run_folder(how.run_path).write_bytes(item[column], content)
             local[column] = str(file)
         return measure_item({**item, **local}, replace(how, root=scratch))

@@ -12,27 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-import nibabel as nib
 import numpy as np
 from PIL import Image
 from scipy.ndimage import map_coordinates
 
-from clinical_reasoner.errors import UserError
+from clinical_reasoner.imaging.headers import voxel_lengths
+from clinical_reasoner.imaging.heads import FIELD_MM, check_grid, grey, head_bounds, head_centre, head_mask, in_ras
 from clinical_reasoner.imaging.labels import FREESURFER
 
 Plane = Literal["sagittal", "coronal", "axial"]
 _AXIS: dict[Plane, int] = {"sagittal": 0, "coronal": 1, "axial": 2}
 
-FIELD_MM = 210.0
-"""Side of the square that a slice shows, around the middle of the head, mm: heads are at most this long."""
-HEAD_HEIGHT_MM = 160.0
-"""From the vertex down, mm: below it is the neck, which scans show to different lengths."""
-HEAD_LEVEL = 0.1
-"""A voxel is of the head above this part of the way from the 2nd to the 98th percentile of intensity."""
-LEAST_SECTION_MM2 = 500.0
-"""Section of the head in the planes where it begins; a few bright voxels are less."""
-INTENSITY_PERCENTILES = (1.0, 99.0)
-"""Of the head; shown as black and white."""
 POSITIONS: dict[str, tuple[Plane, float]] = {
     "coronal_hippocampus": ("coronal", 0.42),
     "coronal_hippocampus_front": ("coronal", 0.48),
@@ -41,10 +31,6 @@ POSITIONS: dict[str, tuple[Plane, float]] = {
 }
 """Slices of the montage in its order; without a label map, parts of the way from left to right, from the back to the
 front and from the bottom to the top of the head: this project's choice."""
-
-
-class SliceError(UserError):
-    """A scan cannot be shown; the message holds neither its path nor the person's id."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +53,8 @@ def choose_slices(
     the largest sagittal one of the left hippocampus. Without a label map, or where it lacks these, by position in the
     head. Raises SliceError for a volume without content or of another grid than the label map.
     """
-    _check_grid(labels, t1)
-    bounds = _head_bounds(_head(t1), voxel_mm)
+    check_grid(labels, t1)
+    bounds = head_bounds(head_mask(t1), voxel_mm)
     chosen = {}
     for name, (plane, part) in POSITIONS.items():
         low, high = bounds[_AXIS[plane]]
@@ -82,18 +68,14 @@ def slice_images(
     t1: np.ndarray, labels: np.ndarray | None, affine: np.ndarray, size: int = 256
 ) -> dict[str, np.ndarray]:
     """Each slice by name as a grey picture (uint8, [size, size]); the scan may lie in any orientation."""
-    t1, labels, voxel_mm = _in_ras(t1, labels, affine)
-    chosen = choose_slices(labels, t1, voxel_mm)
-    head = _head(t1)
-    black, white = np.percentile(t1[head], INTENSITY_PERCENTILES)
-    bounds = _head_bounds(head, voxel_mm)
-    centre = [(low + high) / 2 for low, high in bounds]
-    pictures = {}
-    for one in chosen:
-        plane = _picture(t1, one, voxel_mm, centre, size)
-        grey = (plane - black) / max(white - black, np.finfo(np.float32).tiny)
-        pictures[one.name] = np.rint(255 * np.clip(grey, 0, 1)).astype(np.uint8)
-    return pictures
+    t1, labels, turned = in_ras(t1, labels, affine)
+    voxel_mm = voxel_lengths(turned).tolist()
+    head = head_mask(t1)
+    centre = head_centre(head, voxel_mm)
+    return {
+        one.name: grey(_picture(t1, one, voxel_mm, centre, size), t1, head)
+        for one in choose_slices(labels, t1, voxel_mm)
+    }
 
 
 def montage(t1: np.ndarray, labels: np.ndarray | None, affine: np.ndarray, size: int = 512) -> np.ndarray:
@@ -113,59 +95,6 @@ def compose(pictures: Mapping[str, np.ndarray]) -> np.ndarray:
 def save_png(picture: np.ndarray, file: Path | BinaryIO) -> None:
     """Write a grey picture as PNG, with nothing beside its pixels."""
     Image.fromarray(picture).save(file, format="PNG")
-
-
-def _in_ras(
-    t1: np.ndarray, labels: np.ndarray | None, affine: np.ndarray
-) -> tuple[np.ndarray, np.ndarray | None, tuple[float, ...]]:
-    """Image and label map with axes to the right, to the front and up, or as near to it as they lie; voxel lengths."""
-    _check_grid(labels, t1)
-    affine = np.asarray(affine, dtype=float)
-    if affine.shape != (4, 4) or not np.isfinite(affine).all() or np.linalg.det(affine) == 0:
-        raise SliceError("the affine does not say how the voxels lie")
-    image, turned = _turned(t1.astype(np.float32), affine)
-    voxel_mm = tuple(np.linalg.norm(turned[:3, :3], axis=0).tolist())
-    known = np.isfinite(image)
-    image = np.where(known, image, image[known].min() if known.any() else 0)
-    return image, None if labels is None else _turned(labels.astype(np.int32), affine)[0], voxel_mm
-
-
-def _turned(array: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The array with axes that grow to the right, to the front and up, and the affine of these axes."""
-    turned = nib.as_closest_canonical(nib.Nifti2Image(array, affine))  # type: ignore[no-untyped-call]
-    return np.asarray(turned.dataobj), turned.affine
-
-
-def _check_grid(labels: np.ndarray | None, t1: np.ndarray) -> None:
-    if t1.ndim != 3 or 0 in t1.shape:
-        raise SliceError("not a volume of three dimensions")
-    if labels is not None and labels.shape != t1.shape:
-        raise SliceError("label map and image have different grids")
-
-
-def _head(t1: np.ndarray) -> np.ndarray:
-    """Voxels of the head: true where they are clearly brighter than air."""
-    shown = t1[t1 > t1.min()]  # around a stripped skull all voxels are the same
-    if not len(shown):
-        raise SliceError("the image is empty")
-    low, high = np.percentile(shown, (2, 98))
-    head: np.ndarray = t1 > low + HEAD_LEVEL * (high - low)
-    if not head.any():
-        raise SliceError("the image has no contrast")
-    return head
-
-
-def _head_bounds(head: np.ndarray, voxel_mm: Sequence[float]) -> list[tuple[int, int]]:
-    """First and last plane of the head along each axis, the neck left out."""
-    bounds = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        section_mm2 = head.sum(axis=others) * (voxel_mm[others[0]] * voxel_mm[others[1]])
-        inside = np.flatnonzero(section_mm2 >= min(LEAST_SECTION_MM2, section_mm2.max()))
-        bounds.append((int(inside[0]), int(inside[-1])))
-    bottom, top = bounds[2]
-    bounds[2] = (max(bottom, top - round(HEAD_HEIGHT_MM / voxel_mm[2])), top)
-    return bounds
 
 
 def _by_labels(labels: np.ndarray) -> dict[str, int]:

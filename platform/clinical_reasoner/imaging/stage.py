@@ -25,7 +25,7 @@ from clinical_reasoner.config.loading import load_config
 from clinical_reasoner.config.pipeline import CohortRunConfig
 from clinical_reasoner.errors import UserError
 from clinical_reasoner.imaging.labels import FREESURFER, LabelScheme, read_lookup_table
-from clinical_reasoner.imaging.measuring import ITEMS, MEASURED, SLICES, Measuring, measure_batch, stats_tables
+from clinical_reasoner.imaging.measuring import CUBES, ITEMS, MEASURED, SLICES, Measuring, measure_batch, stats_tables
 from clinical_reasoner.imaging.phantom_measuring import Bodies, measure_phantoms
 from clinical_reasoner.imaging.phantom_volumes import PhantomParameters
 from clinical_reasoner.imaging.scans import ScanError
@@ -40,9 +40,9 @@ BLOCKS_PER_WORKER = 4
 
 
 def make_measures(config: CohortRunConfig, run: RunFolder) -> Manifest:
-    """Write `measures/` and, where they are asked for, the pictures in `slices/`; one row for each visit that has files
-    to be measured or shown, phantoms among them, which are drawn first. A visit whose files cannot be used is rejected
-    with that reason, and stays a patient.
+    """Write `measures/` and, where they are asked for, pictures in `slices/` and `cubes/`; one row for each visit that
+    has files to be measured or shown, phantoms among them, which are drawn first. A visit whose files cannot be used is
+    rejected with that reason, and stays a patient.
 
     Raises UserError when the lookup table cannot be used.
     """
@@ -65,12 +65,14 @@ def make_measures(config: CohortRunConfig, run: RunFolder) -> Manifest:
         slices=imaging.slices,
         slice_size=imaging.slice_size,
         faces=imaging.faces,
+        cube_side=imaging.cube_side if imaging.cubes else None,
     )
 
     def make() -> Rows:
         work = work_folder(run, stage)
-        if imaging.slices and not run.exists(work):
-            run.clear(SLICES)  # of other settings; those of a killed run are of these
+        if imaging.shows and not run.exists(work):
+            for pictures in (SLICES, CUBES):  # of other settings; those of a killed run are of these
+                run.clear(pictures)
         measure = partial(measure_phantoms, how=how, bodies=bodies) if bodies else partial(measure_batch, how=how)
         measured = measure_items(run, work, items, measure, imaging, config.run.logical_cpus)
         measures, rejected = parted(measured, run.read_table("patients", PATIENTS))
@@ -124,7 +126,7 @@ def work_items(patients: pa.Table, cohort: CohortConfig, imaging: ImagingConfig)
         number = row.pop(NUMBER)
         patient = PatientRow.model_validate(row)
         measure = patient.segmentation_path is not None and to_be_measured(patient)
-        if measure or (imaging.slices and patient.image_path is not None):
+        if measure or (imaging.shows and patient.image_path is not None):
             items.append(
                 {
                     NUMBER: number,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clinical_reasoner.evidence.measured import measured_visits, slices_of, with_measures
+from clinical_reasoner.evidence.measured import measured_visits, pictures_of, with_measures
 from clinical_reasoner.records import MEASURES, Measure, MeasuresRow, PatientRow, to_table
 from clinical_reasoner.runs import RunFolder
 
@@ -37,14 +37,14 @@ def test_measures_join_by_person_and_visit(tmp_path: Path) -> None:
     run.write_table("measures", to_table(rows, MEASURES))
     measured = measured_visits(run)
     first = patient("bl", measures=(GRADE,))
-    assert with_measures(first, measured) == first and slices_of(first, measured) == ()
+    assert with_measures(first, measured) == first and pictures_of(first, measured) == {}
     second = with_measures(
         patient("m12", measures=(GRADE, HEAD), segmenter="stated", warnings=("not defaced",)), measured
     )
     assert second.measures == (GRADE, HIPPOCAMPUS, MEASURED_HEAD), "the head of the same segmenter"
     assert second.segmenter == "own-1"
     assert second.warnings == ("not defaced", "amygdala: missing")
-    assert slices_of(second, measured) == ("slices/000002.png",)
+    assert pictures_of(second, measured) == {"slice_paths": ("slices/000002.png",), "cube_path": None}
     shown = patient("m24", measures=(HIPPOCAMPUS, HEAD), segmenter="freesurfer-6.0")
     assert with_measures(shown, measured) == shown, "pictures alone change no measure and no segmenter"
-    assert slices_of(shown, measured) == ("slices/000003.png",)
+    assert pictures_of(shown, measured)["slice_paths"] == ("slices/000003.png",)

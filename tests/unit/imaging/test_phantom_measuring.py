@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import nibabel
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -40,7 +42,9 @@ def items_and_bodies(config: PipelineConfig) -> tuple[pa.Table, Bodies]:
 
 
 def how(config: PipelineConfig) -> Measuring:
-    return Measuring(config.run.path, None, label_scheme(config.imaging), slices=True, slice_size=64, faces=False)
+    return Measuring(
+        config.run.path, None, label_scheme(config.imaging), slices=True, slice_size=64, faces=False, cube_side=32
+    )
 
 
 def test_what_is_measured_is_what_was_drawn(config: PipelineConfig) -> None:
@@ -58,6 +62,8 @@ def test_what_is_measured_is_what_was_drawn(config: PipelineConfig) -> None:
         assert (row["segmenter"], row["reason"], row["warnings"]) == ("phantom", None, [])
         kept = open_label_map(Path(config.run.path, item["segmentation_path"]), None)
         assert np.array_equal(kept.array, phantom.labels)
+        cube: Any = nibabel.load(Path(config.run.path, row["cube_path"]))
+        assert cube.shape == (32, 32, 32)
         assert [Image.open(Path(config.run.path, name)).size for name in row["slice_paths"]] == [
             (128, 128),
             *[(64, 64)] * 4,

@@ -12,12 +12,11 @@ from PIL import Image
 
 from clinical_reasoner.cohort.visits import REGIONS
 from clinical_reasoner.config.loading import load_config
+from clinical_reasoner.imaging.heads import FIELD_MM, SliceError
 from clinical_reasoner.imaging.phantom_volumes import PhantomParameters, draw_volumes
 from clinical_reasoner.imaging.phantoms import render_phantom
 from clinical_reasoner.imaging.slices import (
-    FIELD_MM,
     POSITIONS,
-    SliceError,
     choose_slices,
     montage,
     save_png,
