@@ -21,10 +21,12 @@ ORIENTATIONS = list(product(permutations(range(3)), product((1, -1), repeat=3)))
 
 
 def made_up() -> tuple[np.ndarray, np.ndarray]:
-    """A box of 120, 150 and 100 mm, brighter to the front, its right front upper corner white; oblique voxels."""
+    """A box of 120, 150 and 92 mm over a dark floor, its right front upper corner white; oblique voxels."""
     image = np.zeros((50, 91, 32), np.float32)
-    image[5:45, 8:83, 4:29] = np.linspace(60, 120, 75)[None, :, None]
-    image[38:45, 70:83, 24:29] = 255
+    image[5:45, 8:83, 4:6] = 40
+    image[5:45, 8:83, 6:29] = np.linspace(118, 122, 75)[None, :, None]
+    image[15:35, 28:63, 12:20] = 150
+    image[35:45, 68:83, 22:29] = 255
     turn, axes = np.deg2rad(4), np.diag([3.0, 2.0, 4.0])
     rotation = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
     affine = np.eye(4)
@@ -53,8 +55,9 @@ def test_scale_and_place_are_those_of_the_scan(cube: tuple[np.ndarray, np.ndarra
     voxels, place = cube
     assert voxels.dtype == np.uint8 and voxels.shape == (SIDE,) * 3 and voxels.max() == 255
     assert np.linalg.norm(place[:3, :3], axis=0) == pytest.approx(FIELD_MM / SIDE)
-    extents = [np.ptp(np.nonzero(voxels > 40)[axis]) + 1 for axis in range(3)]
-    assert extents == pytest.approx([120 / 5, 150 / 5, 100 / 5], abs=2)
+    inside = np.nonzero(voxels > 0)
+    extents = [int(np.ptp(places)) + 1 for places in inside]
+    assert extents == pytest.approx([120 / 5, 150 / 5, 92 / 5], abs=2)
     corner = np.array(center_of_mass(voxels > 200))
     assert (corner > SIDE / 2).all(), "right, front and up"
     image, affine = made_up()
