@@ -12,9 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -24,17 +22,16 @@ from pydantic_core import to_jsonable_python
 
 from clinical_reasoner import __version__
 from clinical_reasoner.errors import UserError
+from clinical_reasoner.records import REJECTED as REJECTED_ROWS
+from clinical_reasoner.storage import RunError as RunError
+from clinical_reasoner.storage import filesystem
 
-JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Ray sets it in the processes of a submitted job."""
 TABLE_FILE = "part-00000.parquet"
 MANIFEST_FILE = "manifest.json"
 REJECTED = "rejected"
 WORK = "work"
-
-
-class RunError(UserError):
-    """The run folder cannot be used as asked; the message names the folder, the stage and the fix."""
+ROWS_TOGETHER = 2048
+"""Rows that are in memory at a time where a table is read or written row by row."""
 
 
 class Manifest(BaseModel):
@@ -63,37 +60,32 @@ class Manifest(BaseModel):
     """Whatever else the stage reports; no part of the identity."""
 
 
+class TableWriter:
+    """A table to which rows are added one by one."""
+
+    def __init__(self, parquet: pq.ParquetWriter, schema: pa.Schema) -> None:
+        self._parquet, self._schema = parquet, schema
+        self._waiting: list[dict[str, Any]] = []
+        self.rows = 0
+        """Rows so far."""
+
+    def add(self, row: BaseModel) -> None:
+        """Add one row of the schema."""
+        self._waiting.append(row.model_dump())
+        self.rows += 1
+        if len(self._waiting) == ROWS_TOGETHER:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits in memory."""
+        self._parquet.write_table(pa.Table.from_pylist(self._waiting, schema=self._schema))
+        self._waiting.clear()
+
+
 def identity(stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
     """SHA-256 (hex) of what decides a stage's result; the order of keys does not matter."""
     text = _canonical({"stage": stage, "settings": settings, "inputs": inputs})
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def filesystem(path: str) -> tuple[pafs.FileSystem, str]:
-    """File system of a local path or `s3://bucket/...` address, and the path on it.
-
-    S3 takes its keys and region from the usual AWS variables and honours AWS_ENDPOINT_URL.
-    """
-    if not path.startswith("s3://"):
-        if "://" in path or not path:
-            raise RunError(f"run.path {path!r} is neither a local path nor s3://bucket/folder")
-        if JOB_VARIABLE in os.environ and not Path(path).expanduser().is_absolute():
-            raise RunError(
-                f"run.path {path!r} is relative, and a submitted job works in a temporary copy of the project that is "
-                "removed after it; write run.path=/a/shared/folder or run.path=s3://bucket/folder"
-            )
-        return pafs.LocalFileSystem(), os.path.abspath(Path(path).expanduser())
-    base = path.removeprefix("s3://").strip("/")
-    if not base:
-        raise RunError(f"run.path {path!r} names no bucket; write s3://bucket/folder")
-    endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
-    if not endpoint:
-        return pafs.S3FileSystem(), base
-    address = urlsplit(endpoint)
-    if address.scheme not in ("http", "https") or not address.netloc:
-        raise RunError(f"AWS_ENDPOINT_URL is {endpoint!r}; write http://host:port or https://host:port")
-    # pyarrow reads the variable for s3:// addresses only, not where a file system is made by hand.
-    return pafs.S3FileSystem(endpoint_override=address.netloc, scheme=address.scheme), base
 
 
 class RunFolder:
@@ -170,15 +162,50 @@ class RunFolder:
         folder = self._at(_stage(stage))
         with self._replacing(f"{folder}/{TABLE_FILE}") as stream:
             pq.write_table(table, stream)
+        self._remove_other_tables(folder)
+
+    def _remove_other_tables(self, folder: str) -> None:
         for file in self._files(folder):
             if file.endswith(".parquet") and not file.endswith(f"/{TABLE_FILE}"):
                 self._fs.delete_file(file)
 
+    @contextmanager
+    def table_writer(self, stage: str, schema: pa.Schema) -> Iterator[TableWriter]:
+        """As `write_table`, for rows that come one by one; the file stands once the context ends without an error."""
+        with self._writing(f"{self._at(_stage(stage))}/{TABLE_FILE}", schema) as writer:
+            yield writer
+        self._remove_other_tables(self._at(_stage(stage)))
+
+    @contextmanager
+    def rejected_writer(self, stage: str) -> Iterator[TableWriter]:
+        """As `write_rejected`, for rows that come one by one; the file stands even when the stage ends in an error."""
+        file = self._at(_rejected_file(stage))
+        failure: Exception | None = None
+        with self._writing(file, REJECTED_ROWS) as writer:
+            try:
+                yield writer
+            except UserError as error:
+                failure = error
+        if failure is not None:
+            raise failure
+
+    @contextmanager
+    def _writing(self, file: str, schema: pa.Schema) -> Iterator[TableWriter]:
+        with self._replacing(file) as stream, pq.ParquetWriter(stream, schema) as parquet:
+            writer = TableWriter(parquet, schema)
+            yield writer
+            writer.flush()
+
+    def batches(self, stage: str, schema: pa.Schema, rows: int = ROWS_TOGETHER) -> Iterator[list[dict[str, Any]]]:
+        """The rows of a stage's table, some at a time and in their order."""
+        for file in self._tables(stage):
+            with self._fs.open_input_file(file) as stream, pq.ParquetFile(stream) as table:
+                for batch in table.iter_batches(batch_size=rows, columns=schema.names):
+                    yield pa.Table.from_batches([batch]).select(schema.names).cast(schema).to_pylist()
+
     def read_table(self, stage: str, schema: pa.Schema | None = None) -> pa.Table:
         """All Parquet files of a stage as one table, with exactly the schema's columns if a schema is given."""
-        files = [file for file in self._files(self._at(_inside(stage))) if file.endswith(".parquet")]
-        if not files:
-            raise RunError(f"{self.child(stage)}: no table; run the job that makes stage {stage!r} first")
+        files = self._tables(stage)
         parts = [pq.read_table(file, filesystem=self._fs) for file in files]
         if schema is None:
             return pa.concat_tables(parts, promote_options="default")
@@ -188,6 +215,12 @@ class RunFolder:
                 raise RunError(f"{file}: no column {', '.join(missing)}; make stage {stage!r} again with this version")
         return pa.concat_tables([part.select(schema.names).cast(schema) for part in parts])
 
+    def _tables(self, stage: str) -> list[str]:
+        files = [file for file in self._files(self._at(_inside(stage))) if file.endswith(".parquet")]
+        if not files:
+            raise RunError(f"{self.child(stage)}: no table; run the job that makes stage {stage!r} first")
+        return files
+
     def count_rows(self, stage: str) -> int:
         """Rows in the Parquet files of a stage, finished or not; a file that a killed writer left cut off has none."""
         rows = 0
@@ -195,7 +228,7 @@ class RunFolder:
             if file.endswith(".parquet"):
                 try:
                     rows += pq.read_metadata(file, filesystem=self._fs).num_rows
-                except pa.ArrowInvalid:  # no footer
+                except (pa.ArrowInvalid, FileNotFoundError):  # no footer, or just now moved away
                     continue
         return rows
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clinical_reasoner.runs import WORK, Manifest, RunError, RunFolder, identity
+from clinical_reasoner.storage import read_file
 
 _HASHED_BYTES = 4 * 2**20
 
@@ -85,16 +86,17 @@ def run_stage(run: RunFolder, stage: Stage, make: Callable[[], Rows], *, overwri
 
 def file_fingerprint(path: str) -> str:
     """SHA-256 (hex) of a file's content. Raises RunError with the path when there is none."""
-    file = Path(path)
-    if not file.is_file():
-        raise RunError(f"no file at {path!r} (looked in {Path.cwd()})")
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    return hashlib.sha256(read_file(path)).hexdigest()
 
 
 def model_fingerprint(model: str) -> str:
-    """Of a local model folder: names, sizes, and first and last 4 MiB of its files; of a hub name: the name."""
+    """Of a local model folder: names, sizes, and first and last 4 MiB of its files; of a hub name or an address such as
+    `s3://...`: that text. Raises RunError for what can only be meant as a folder and is none."""
     folder = Path(model)
     if not folder.is_dir():
+        if "://" not in model and (model.startswith((".", "/", "~")) or model.count("/") > 1):
+            hint = "; write the whole path, `~` is not read here" if model.startswith("~") else ""
+            raise RunError(f"no folder at {model!r} (looked in {Path.cwd()}){hint}")
         return model
     digest = hashlib.sha256()
     for file in sorted(folder.glob("*")):

@@ -27,6 +27,7 @@ COPIED = (
 """Columns that go into the `patients` table as they are."""
 FEWEST_CODES = 3
 """Known values of a column from which on whole small numbers are taken for grade codes and not for w-scores."""
+_ROWS_TOGETHER = 2048
 _MISSING = ["", "NA", "n/a", "NaN", "nan"]
 
 
@@ -57,10 +58,12 @@ def load_frame(path: str, task: DiagnosisTask) -> pd.DataFrame:
 
 def known_rows(frame: pd.DataFrame) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line in the file, known values); an empty line is no row."""
-    for number, row in enumerate(frame.to_dict("records"), start=2):
-        known = {str(key): value for key, value in row.items() if not pd.isna(value)}
-        if known:
-            yield number, known
+    for start in range(0, len(frame), _ROWS_TOGETHER):
+        rows = frame.iloc[start : start + _ROWS_TOGETHER].to_dict("records")
+        for number, row in enumerate(rows, start=start + 2):
+            known = {str(key): value for key, value in row.items() if not pd.isna(value)}
+            if known:
+                yield number, known
 
 
 def _parse(file: Path) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from clinical_reasoner.errors import UserError
 from clinical_reasoner.records import Split
@@ -20,9 +20,7 @@ def split_of(patient_id: str, shares: Mapping[Split, float], seed: int) -> Split
     return name
 
 
-def check_no_leak(rows: Iterable[tuple[str, str]]) -> None:
-    """Raises UserError when a person of `(patient_id, split)` rows is in two splits. Names no one: only the count."""
-    seen: dict[str, str] = {}
-    leaking = {patient for patient, split in rows if seen.setdefault(patient, split) != split}
-    if leaking:
-        raise UserError(f"{len(leaking)} people are in more than one split; splits must be by subject")
+def check_no_leak(people: dict[str, Split], patient_id: str, split: Split) -> None:
+    """Note the split of a person. Raises UserError, which names no one, when they are in another one already."""
+    if people.setdefault(patient_id, split) != split:
+        raise UserError("a person is in more than one split; splits must be by subject")

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from clinical_reasoner.cohort.population import Population, check_population
 from clinical_reasoner.cohort.rejected import too_few
 from clinical_reasoner.cohort.splits import check_no_leak
-from clinical_reasoner.cohort.study import read_study, study_source
+from clinical_reasoner.cohort.study import cohort_rows, study_source, table_source
 from clinical_reasoner.cohort.synthetic import draw_patient, with_body
-from clinical_reasoner.cohort.tables import read_cohort
 from clinical_reasoner.config.cohort import SplitShares, StudyCohort, SyntheticCohort
 from clinical_reasoner.config.loading import load_config
 from clinical_reasoner.config.pipeline import CohortRunConfig
-from clinical_reasoner.records import PATIENTS, REJECTED, PatientRow, RejectedRow, Split, to_table
+from clinical_reasoner.records import PATIENTS, PatientRow, RejectedRow, Split
 from clinical_reasoner.runs import Manifest, RunFolder
 from clinical_reasoner.stages import Rows, Stage, file_fingerprint, run_stage
 from clinical_reasoner.task import DiagnosisTask, load_task
@@ -31,14 +32,23 @@ def make_patients(config: CohortRunConfig, run: RunFolder) -> Manifest:
     }
 
     def make() -> Rows:
-        patients, rejected = _read(config, load_task(config.task.file))
-        run.write_rejected(PATIENTS_STAGE, to_table(rejected, REJECTED))
-        check_no_leak((patient.patient_id, patient.split) for patient in patients)
-        for split in ("train", "test"):
-            if not any(patient.split == split for patient in patients):
-                raise too_few(f"cohort: no patient in split {split!r}", len(patients), rejected)
-        run.write_table(PATIENTS_STAGE, to_table(patients, PATIENTS))
-        return Rows(len(patients) + len(rejected), len(patients), len(rejected))
+        people, reasons = dict[str, Split](), Counter[str]()
+        with (
+            run.rejected_writer(PATIENTS_STAGE) as rejected,
+            run.table_writer(PATIENTS_STAGE, PATIENTS) as patients,
+        ):
+            for row in _rows(config, load_task(config.task.file)):
+                if isinstance(row, RejectedRow):
+                    rejected.add(row)
+                    reasons[row.reason] += 1
+                else:
+                    patients.add(row)
+                    check_no_leak(people, row.patient_id, row.split)
+            used = set(people.values())
+            for split in ("train", "test"):
+                if split not in used:
+                    raise too_few(f"cohort: no patient in split {split!r}", patients.rows, reasons)
+        return Rows(patients.rows + rejected.rows, patients.rows, rejected.rows)
 
     return run_stage(run, Stage(PATIENTS_STAGE, settings), make, overwrite=config.run.overwrite)
 
@@ -56,19 +66,19 @@ def _source(config: CohortRunConfig) -> Any:
         return load_config(Population, config.cohort.population).model_dump(mode="json")
     if isinstance(config.cohort, StudyCohort):
         return study_source(config.cohort) | {"pictures": config.imaging.shows}
-    return file_fingerprint(config.cohort.path)
+    return table_source(config.cohort)
 
 
-def _read(config: CohortRunConfig, task: DiagnosisTask) -> tuple[list[PatientRow], list[RejectedRow]]:
+def _rows(config: CohortRunConfig, task: DiagnosisTask) -> Iterator[PatientRow | RejectedRow]:
     cohort = config.cohort
     shares = _shares(cohort.splits)
-    if isinstance(cohort, SyntheticCohort):
-        population = load_population(cohort.population, task)
-        drawn = [draw_patient(population, index, cohort.seed, shares) for index in range(cohort.patients)]
-        return [with_body(patient) for patient in drawn] if cohort.phantoms else drawn, []
-    if isinstance(cohort, StudyCohort):
-        return read_study(cohort, task, shares, config.imaging.shows)
-    return read_cohort(cohort.path, cohort.name, task, shares, cohort.seed)
+    if not isinstance(cohort, SyntheticCohort):
+        yield from cohort_rows(cohort, task, shares, config.imaging.shows)
+        return
+    population = load_population(cohort.population, task)
+    for index in range(cohort.patients):
+        patient = draw_patient(population, index, cohort.seed, shares)
+        yield with_body(patient) if cohort.phantoms else patient
 
 
 def _shares(splits: SplitShares) -> dict[Split, float]:

@@ -6,16 +6,17 @@ finding of the task with a grade (`No`, `Mild`, `Severe`) or a w-score (negative
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 from pydantic import ValidationError
 
+from clinical_reasoner.cohort.fields import Earlier
 from clinical_reasoner.cohort.files import COPIED, CohortError, known_rows, load_frame
-from clinical_reasoner.cohort.splits import split_of
-from clinical_reasoner.records import Measure, PatientRow, RejectedRow, Split
+from clinical_reasoner.cohort.visits import Visit, set_aside
+from clinical_reasoner.records import Measure, RejectedRow, Split
 from clinical_reasoner.task import DiagnosisTask
 
 LARGEST_W_SCORE = 20.0
@@ -24,43 +25,31 @@ GRADE_UNIT = "grade"
 """Unit of a measure that is already a grade: its rank in the task, 0 for the unaffected grade."""
 
 
-def read_cohort(
-    path: str, name: str, task: DiagnosisTask, shares: Mapping[Split, float], seed: int
-) -> tuple[list[PatientRow], list[RejectedRow]]:
-    """Patients and the rows that could not be used, with reasons. Rejected rows are named by line, never by person.
+def read_table_visits(path: str, name: str, task: DiagnosisTask) -> Iterator[Visit | RejectedRow]:
+    """Visits, and the rows that could not be used, with reasons. Rejected rows are named by line, never by person.
 
-    A person's split is the one that the file states at any of their visits, else that of a hash of the id.
+    The split that the file states at any visit of a person is stated at all of them. Raises CohortError when the file
+    cannot be read, or states two splits for a person.
     """
     frame = load_frame(path, task)
-    stated = _stated_splits(frame, path)
-
-    def split(patient_id: str) -> str:
-        return stated.get(patient_id) or split_of(patient_id, shares, seed)
-
-    patients, rejected = [], []
-    seen: set[tuple[str, str]] = set()
+    stated, earlier = _stated_splits(frame, path), Earlier()
     for line, row in known_rows(frame):
         place = f"{Path(path).name}:{line}"
         try:
-            patient = _patient(row, name, task, split)
-            if (patient.patient_id, patient.visit_id) in seen:
-                raise ValueError("the same patient_id and visit_id as an earlier row")
+            yield earlier.check(_visit(row, name, task, stated, place))
         except ValidationError as error:
             first = error.errors()[0]
-            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-            rejected.append(RejectedRow(source=place, stage="patients", reason=reason))
+            yield set_aside(place, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
         except ValueError as error:
-            rejected.append(RejectedRow(source=place, stage="patients", reason=str(error)))
-        else:
-            seen.add((patient.patient_id, patient.visit_id))
-            patients.append(patient)
-    return patients, rejected
+            yield set_aside(place, str(error))
 
 
 def _stated_splits(frame: pd.DataFrame, path: str) -> dict[str, str]:
     """Person -> split. Raises CohortError, with the number of people alone, when someone has two."""
+    if "split" not in frame.columns:
+        return {}
     stated: dict[str, set[str]] = {}
-    for _, row in known_rows(frame):
+    for _, row in known_rows(frame[["patient_id", "split"]]):
         person, split = _identifier(row.get("patient_id", "")), str(row.get("split", "")).strip()
         if person and split:
             stated.setdefault(person, set()).add(split)
@@ -75,20 +64,24 @@ def _identifier(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
 
 
-def _patient(row: dict[str, Any], cohort: str, task: DiagnosisTask, split: Callable[[str], Any]) -> PatientRow:
+def _visit(row: dict[str, Any], cohort: str, task: DiagnosisTask, stated: Mapping[str, Any], place: str) -> Visit:
     ids = {name: _identifier(row.get(name, default)) for name, default in (("patient_id", ""), ("visit_id", "bl"))}
     for name, text in ids.items():
         if not text:
             raise ValueError(f"{name} is empty")
+    split = stated.get(ids["patient_id"])
+    if split not in (None, *get_args(Split)):
+        raise ValueError(f"split: none of {', '.join(get_args(Split))}")
     label = None
     if "label" in row:
         label = task.read_label(str(row["label"]))
         if label is None:
             raise ValueError(f"label is none of {', '.join(task.label_names)}")
-    return PatientRow(
+    return Visit(
         **ids,
         cohort=cohort,
-        split=split(ids["patient_id"]),
+        stated_split=split,
+        source=place,
         label=label,
         measures=tuple(
             _measure(row[finding.name], finding.name, task) for finding in task.findings if finding.name in row

@@ -36,6 +36,8 @@ class Visit(PatientRow):
 
     split: Split = "train"
     """Not yet decided: the stage sets it by person."""
+    stated_split: Split | None = None
+    """The split that the file states for the person."""
     years_from_baseline: float = Field(default=0.0, ge=-5, le=60)
     """Time since the person's first visit, years; orders the visits."""
     source: str

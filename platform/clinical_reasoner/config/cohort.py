@@ -59,19 +59,6 @@ class SyntheticCohort(StrictConfig):
     draws w-scores instead."""
 
 
-class TableCohort(StrictConfig):
-    kind: Literal["table"]
-    path: str
-    """CSV or Parquet, one row per visit, columns named like the `patients` table; a column named like a finding of the
-    task holds a grade (`No`, `Mild`, `Severe`) or a w-score in residual SD. In every such column a negative w-score is
-    more affected, also in those of the ventricles and of vascular signs."""
-    name: Annotated[str, AfterValidator(_not_synthetic)]
-    """Name of the cohort in tables and reports."""
-    seed: int = Field(default=0, ge=0)
-    """Seed of the split."""
-    splits: SplitShares = SplitShares()
-
-
 class DeidentifyConfig(StrictConfig):
     ids: Literal["pseudonym", "keep"] = "pseudonym"
     """`pseudonym`: every id becomes a keyed hash, the same in every run with the same key. `keep` is for ids that are
@@ -82,12 +69,27 @@ class DeidentifyConfig(StrictConfig):
     ages: bool = True
     """Ages above 89 years become 90 or older."""
     notes: Literal["drop", "redact", "keep"] = "drop"
-    """Free text (a mapped table's `note`): left out; kept with names, dates, numbers and the like replaced by their
+    """Free text (`note` of a mapped table): left out; kept with names, dates, numbers and the like replaced by their
     kind, which takes the extra `deidentify`; or kept as it is."""
     language: str = Field(default="en", min_length=2)
     """Language of the notes, ISO 639-1."""
     spacy_model: str = Field(default="en_core_web_lg", min_length=1)
     """spaCy model that finds names and places in them: an installed package or a folder."""
+
+
+class TableCohort(StrictConfig):
+    kind: Literal["table"]
+    path: str
+    """CSV or Parquet, one row per visit, columns named like the `patients` table; a column named like a finding of the
+    task holds a grade (`No`, `Mild`, `Severe`) or a w-score in residual SD. In every such column a negative w-score is
+    more affected, also in those of the ventricles and of vascular signs."""
+    name: Annotated[str, AfterValidator(_not_synthetic)]
+    """Name of the cohort in tables and reports."""
+    deidentify: DeidentifyConfig = DeidentifyConfig(ids="keep")
+    """Ids of one's own table are taken for pseudonyms already, unless `ids` says otherwise."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the split."""
+    splits: SplitShares = SplitShares()
 
 
 class StudyCohort(StrictConfig):

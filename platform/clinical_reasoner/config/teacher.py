@@ -10,6 +10,18 @@ from clinical_reasoner.config.base import StrictConfig
 from clinical_reasoner.records import Ask, Split
 
 
+THROUGHPUT = (
+    "max_num_seqs",
+    "replicas",
+    "batch_size",
+    "concurrent_batches",
+    "gpus",
+    "cpus",
+    "kv_cache_gib",
+)
+"""Fields of an engine that decide how fast its answers come and what they take, not what they say."""
+
+
 class EngineConfig(StrictConfig):
     """A vLLM engine under Ray Data or Ray Serve."""
 
@@ -36,6 +48,10 @@ class EngineConfig(StrictConfig):
     engine_kwargs: dict[str, Any] = {}
     """Any further vLLM engine argument, passed through, e.g. `tensor_parallel_size`, `quantization`."""
 
+    def identity(self) -> dict[str, Any]:
+        """What its answers depend on: a run that was killed for want of memory goes on with a smaller THROUGHPUT."""
+        return self.model_dump(mode="json", exclude=set(THROUGHPUT))
+
     @model_validator(mode="after")
     def _batches_fill_engine(self) -> EngineConfig:
         if self.batch_size * self.concurrent_batches < self.max_num_seqs:
@@ -60,6 +76,10 @@ class TeacherConfig(StrictConfig):
     """Hugging Face name or local folder."""
     engine: EngineConfig = EngineConfig()
     sampling: SamplingConfig = SamplingConfig()
+
+    def identity(self) -> dict[str, Any]:
+        """What its answers depend on, besides the content of the model."""
+        return {**self.model_dump(mode="json", exclude={"engine"}), "engine": self.engine.identity()}
 
 
 class AsksConfig(StrictConfig):

@@ -31,7 +31,7 @@ def make_answers(config: PipelineConfig, run: RunFolder) -> Iterator[Manifest]:
 def _make_answers(config: PipelineConfig, run: RunFolder, arm: Arm) -> Manifest:
     student = config.student
     settings = {
-        "engine": student.engine.model_dump(mode="json"),
+        "engine": student.engine.identity(),
         "sampling": student.sampling.model_dump(mode="json"),
     }
     stage = Stage(answers_stage(arm), settings, ["findings", student_stage(arm)])

@@ -10,7 +10,7 @@ from clinical_reasoner.distillation.baselines import evidence_frame, fit_logisti
 from clinical_reasoner.evaluation.answers import answers_stage
 from clinical_reasoner.evaluation.ceiling import Posterior, bayes_posterior
 from clinical_reasoner.evidence.description import parse_description
-from clinical_reasoner.evidence.measured import measured_visits, with_measures
+from clinical_reasoner.evidence.measured import Measured, with_measures
 from clinical_reasoner.records import FINDINGS, PATIENTS, PREDICTIONS, RATIONALES, PatientRow, PredictionRow, to_table
 from clinical_reasoner.runs import Manifest, RunFolder
 from clinical_reasoner.stages import Rows, Stage, run_stage
@@ -26,7 +26,12 @@ CEILING = ("Bayes rule", "ceiling")
 def make_predictions(config: PipelineConfig, run: RunFolder) -> Manifest:
     """Write `predictions/` for teacher, students, logistic regression and, for a synthetic cohort, the Bayes rule."""
     arms = list(config.student.arms)
-    settings = {"arms": arms, "seed": config.evaluation.seed, "cohort": config.cohort.model_dump(mode="json")}
+    settings = {
+        "arms": arms,
+        "seed": config.evaluation.seed,
+        # Where the key's file lies changes nothing.
+        "cohort": config.cohort.model_dump(mode="json", exclude={"deidentify": {"key_file"}}),
+    }
     reads = ["findings", "rationales", *(answers_stage(arm) for arm in arms)]
 
     def make() -> Rows:
@@ -72,9 +77,11 @@ def _logistic_regression(findings: pa.Table, task: DiagnosisTask, seed: int) -> 
 
 
 def _bayes_rule(run: RunFolder, findings: pa.Table, posterior: Posterior, task: DiagnosisTask) -> list[PredictionRow]:
-    measured = measured_visits(run)
+    measured = Measured(run)
     patients = [PatientRow.model_validate(row) for row in run.read_table("patients", PATIENTS).to_pylist()]
-    by_visit = {(patient.patient_id, patient.visit_id): with_measures(patient, measured) for patient in patients}
+    by_visit = {
+        (patient.patient_id, patient.visit_id): with_measures(patient, measured.find(patient)) for patient in patients
+    }
     tested = [row for row in findings.to_pylist() if row["split"] == "test"]
     return [
         _prediction(row, CEILING, posterior(by_visit[row["patient_id"], row["visit_id"]]).tolist(), task)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from clinical_reasoner.cohort.rejected import too_few
@@ -12,11 +12,11 @@ from clinical_reasoner.config.pipeline import CohortRunConfig
 from clinical_reasoner.errors import UserError
 from clinical_reasoner.evidence.description import check_task_fields, describe
 from clinical_reasoner.evidence.grading import grade_patient
-from clinical_reasoner.evidence.measured import measured_visits, pictures_of, with_measures
+from clinical_reasoner.evidence.measured import Measured, pictures_of, with_measures
 from clinical_reasoner.evidence.w_scores import cohort_norms, w_scores
 from clinical_reasoner.imaging.norms import Norms, load_norms
 from clinical_reasoner.imaging.stage import MEASURES_STAGE
-from clinical_reasoner.records import FINDINGS, PATIENTS, REJECTED, FindingsRow, PatientRow, RejectedRow, to_table
+from clinical_reasoner.records import FINDINGS, PATIENTS, FindingsRow, PatientRow, RejectedRow, Split
 from clinical_reasoner.runs import Manifest, RunFolder
 from clinical_reasoner.stages import Rows, Stage, file_fingerprint, run_stage
 from clinical_reasoner.task import DiagnosisTask, load_task
@@ -43,31 +43,41 @@ def make_findings(config: CohortRunConfig, run: RunFolder) -> Manifest:
         check_task_fields(task, config.task.file)
         if len(config.evidence.cut_points) != len(task.grades) - 1:
             raise UserError(f"evidence.cut_points {config.evidence.cut_points} cannot part {len(task.grades)} grades")
-        rows: list[FindingsRow] = []
-        rejected: list[RejectedRow] = []
-        patients = [PatientRow.model_validate(row) for row in run.read_table(PATIENTS_STAGE, PATIENTS).to_pylist()]
-        measured = measured_visits(run) if MEASURES_STAGE in reads else {}
-        patients = [with_measures(patient, measured) for patient in patients]
-        norms = _norms(config, patients, task)
+        measured = Measured(run) if MEASURES_STAGE in reads else None
+        norms = _norms(config, run, measured, task)
         run.write_bytes(NORMS_FILE, norms.model_dump_json(indent=2).encode())
-        for number, patient in enumerate(patients, start=1):
-            found = _row(patient, pictures_of(patient, measured), norms, config.evidence.cut_points, task)
-            if isinstance(found, FindingsRow):
-                rows.append(found)
-            else:
-                rejected.append(RejectedRow(source=f"patients row {number}", stage=FINDINGS_STAGE, reason=found))
-        run.write_rejected(FINDINGS_STAGE, to_table(rejected, REJECTED))
-        _check_splits(rows, rejected)
-        run.write_table(FINDINGS_STAGE, to_table(rows, FINDINGS))
-        return Rows(len(patients), len(rows), len(rejected))
+        labels, reasons = Counter[tuple[Split, str]](), Counter[str]()
+        with (
+            run.rejected_writer(FINDINGS_STAGE) as rejected,
+            run.table_writer(FINDINGS_STAGE, FINDINGS) as findings,
+        ):
+            for number, (patient, pictures) in enumerate(_visits(run, measured), start=1):
+                found = _row(patient, pictures, norms, config.evidence.cut_points, task)
+                if isinstance(found, FindingsRow):
+                    findings.add(found)
+                    labels[found.split, found.label or ""] += 1
+                else:
+                    rejected.add(RejectedRow(source=f"patients row {number}", stage=FINDINGS_STAGE, reason=found))
+                    reasons[found] += 1
+            _check_splits(labels, findings.rows, reasons)
+        return Rows(findings.rows + rejected.rows, findings.rows, rejected.rows)
 
     return run_stage(run, Stage(FINDINGS_STAGE, settings, reads), make, overwrite=config.run.overwrite)
 
 
-def _norms(config: CohortRunConfig, patients: list[PatientRow], task: DiagnosisTask) -> Norms:
+def _visits(run: RunFolder, measured: Measured | None) -> Iterator[tuple[PatientRow, dict[str, Any]]]:
+    """Every patients row with what was measured, and its pictures."""
+    for rows in run.batches(PATIENTS_STAGE, PATIENTS):
+        for row in rows:
+            patient = PatientRow.model_validate(row)
+            found = measured.find(patient) if measured else None
+            yield with_measures(patient, found), pictures_of(found)
+
+
+def _norms(config: CohortRunConfig, run: RunFolder, measured: Measured | None, task: DiagnosisTask) -> Norms:
     if config.evidence.norms is not None:
-        return load_norms(Path(config.evidence.norms))
-    return cohort_norms(patients, task, config.evidence.fewest_controls)
+        return load_norms(config.evidence.norms)
+    return cohort_norms((patient for patient, _ in _visits(run, measured)), task, config.evidence.fewest_controls)
 
 
 def _row(
@@ -98,9 +108,9 @@ def _unusable(patient: PatientRow, description: str, question: str) -> str | Non
     return None
 
 
-def _check_splits(rows: list[FindingsRow], rejected: list[RejectedRow]) -> None:
+def _check_splits(labels: Counter[tuple[Split, str]], left: int, reasons: Counter[str]) -> None:
     """Before anything expensive: there is something to train on and something to test with."""
-    if len({row.label for row in rows if row.split == "train"}) < 2:
-        raise too_few("findings: the training split has fewer than two diagnoses", len(rows), rejected)
-    if not any(row.split == "test" for row in rows):
-        raise too_few("findings: no usable visit in the test split", len(rows), rejected)
+    if len({label for split, label in labels if split == "train"}) < 2:
+        raise too_few("findings: the training split has fewer than two diagnoses", left, reasons)
+    if not any(split == "test" for split, _ in labels):
+        raise too_few("findings: no usable visit in the test split", left, reasons)

@@ -14,16 +14,18 @@ _FIT_SPLIT: Split = "train"
 def cohort_norms(patients: Iterable[PatientRow], task: DiagnosisTask, fewest: int) -> Norms:
     """Norms of each finding with a `measure`, from the first visit of each control of the training split. A finding
     has none for a segmenter and field strength with fewer than `fewest` controls."""
-    first: dict[str, PatientRow] = {}
+    first: dict[str, NormRow] = {}
     for patient in patients:
-        if patient.split == _FIT_SPLIT and task.controls is not None and patient.label == task.controls:
-            first.setdefault(patient.patient_id, patient)
+        control = patient.split == _FIT_SPLIT and task.controls is not None and patient.label == task.controls
+        if control and patient.patient_id not in first:
+            first[patient.patient_id] = norm_row(patient, task)
     worse = {finding.name: finding.measure.worse for finding in task.findings if finding.measure}
-    return fit_norms([norm_row(patient, task) for patient in first.values()], worse, fewest)
+    return fit_norms(list(first.values()), worse, fewest)
 
 
 def norm_row(patient: PatientRow, task: DiagnosisTask) -> NormRow:
-    """What a visit's findings are measured by, and what they are compared by."""
+    """What a visit's findings are measured by, and what they are compared by. An age of 90 or older is no age to
+    compare by: volumes of a woman of 97 would be held against those expected at 90."""
     measures = {measure.name: measure.value for measure in patient.measures}
     values = {
         finding.name: value
@@ -31,7 +33,8 @@ def norm_row(patient: PatientRow, task: DiagnosisTask) -> NormRow:
         if finding.measure and (value := finding_value(finding.measure, measures)) is not None
     }
     icv = measures.get("icv")
-    return NormRow(values, patient.age_years, patient.sex, icv, patient.segmenter, patient.field_strength_t)
+    age = None if "age_years" in patient.at_least else patient.age_years
+    return NormRow(values, age, patient.sex, icv, patient.segmenter, patient.field_strength_t)
 
 
 def finding_value(measure: RegionalMeasure, measures: dict[str, float]) -> float | None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, log
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -19,6 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from clinical_reasoner.config.base import StrictConfig
 from clinical_reasoner.errors import UserError
+from clinical_reasoner.storage import RunError, read_file
 
 Worse = Literal["low", "high"]
 """Which side of the expected value is worse: low for tissue, high for ventricles, lesions and roundness."""
@@ -145,21 +145,16 @@ def w_score(norms: Norms, measure: str, row: NormRow) -> float | None:
     return deviation if norm.worse == "low" else -deviation
 
 
-def save_norms(norms: Norms, file: Path) -> None:
-    """Write the norms as JSON."""
-    file.write_text(norms.model_dump_json(indent=2) + "\n", encoding="utf-8")
-
-
-def load_norms(file: Path) -> Norms:
-    """Norms from JSON, own or of another source. Raises NormsError that names file and field."""
+def load_norms(path: str) -> Norms:
+    """Norms from JSON, own or of another source, local or `s3://`. Raises NormsError that names file and field."""
     try:
-        return Norms.model_validate_json(file.read_bytes(), strict=True)
-    except OSError as error:
-        raise NormsError(f"norms: {str(file)!r} cannot be read ({type(error).__name__})") from error
+        return Norms.model_validate_json(read_file(path), strict=True)
+    except RunError as error:
+        raise NormsError(f"norms: {error}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise NormsError(f"norms: {file}: {place + ': ' if place else ''}{first['msg']}") from error
+        raise NormsError(f"norms: {path}: {place + ': ' if place else ''}{first['msg']}") from error
 
 
 def _fit(

@@ -11,10 +11,10 @@ import spacy
 
 from clinical_reasoner.cohort.deidentify import KEY_VARIABLE
 from clinical_reasoner.cohort.free_text import redact
-from clinical_reasoner.cohort.study import read_study
 from clinical_reasoner.config.cohort import StudyCohort
 from clinical_reasoner.errors import UserError
 from clinical_reasoner.task import DiagnosisTask
+from tests.unit.cohort.fixtures.collected import read_study
 
 NOTE = "Seen on 03/05/2019, write to j.smith@example.org or call 212-555-0187. Forgets names."
 REDACTED = "Seen on <DATE_TIME>, write to <EMAIL_ADDRESS> or call <PHONE_NUMBER>. Forgets names."

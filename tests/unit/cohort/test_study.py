@@ -15,7 +15,7 @@ from clinical_reasoner.cohort.deidentify import KEY_VARIABLE, pseudonym
 from clinical_reasoner.cohort.phantom_mark import mark_phantoms
 from clinical_reasoner.cohort.readers import read_visits
 from clinical_reasoner.cohort.splits import split_of
-from clinical_reasoner.cohort.study import read_study, study_source
+from clinical_reasoner.cohort.study import study_source
 from clinical_reasoner.cohort.study_files import study_fingerprint
 from clinical_reasoner.cohort.study_volumes import NO_SESSION, NO_VISIT, TWO_SCANS, join_volumes
 from clinical_reasoner.cohort.visits import Visit, measure
@@ -25,6 +25,7 @@ from clinical_reasoner.config.pipeline import CohortRunConfig
 from clinical_reasoner.errors import UserError
 from clinical_reasoner.records import PatientRow, RejectedRow, Split
 from clinical_reasoner.task import DiagnosisTask
+from tests.unit.cohort.fixtures.collected import read_study
 from tests.unit.cohort.fixtures.studies import NOT_BASELINE, STUDIES, Invented
 from tests.unit.cohort.fixtures.synthseg import PLAIN, line, table
 

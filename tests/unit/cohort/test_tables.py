@@ -10,10 +10,12 @@ import pytest
 
 from clinical_reasoner.cohort.files import FEWEST_CODES, CohortError
 from clinical_reasoner.cohort.splits import split_of
-from clinical_reasoner.cohort.tables import GRADE_UNIT, read_cohort
+from clinical_reasoner.cohort.tables import GRADE_UNIT
+from clinical_reasoner.config.cohort import TableCohort
 from clinical_reasoner.errors import UserError
 from clinical_reasoner.records import Measure, PatientRow, RejectedRow, Split
 from clinical_reasoner.task import DiagnosisTask
+from tests.unit.cohort.fixtures.collected import read_study
 
 SHARES: dict[Split, float] = {"train": 0.6, "validation": 0.1, "test": 0.3}
 HEADER = "patient_id,visit_id,label,age_years,sex,education_years,marital_status,mmse,apoe4_copies,hippocampal_atrophy"
@@ -21,7 +23,7 @@ GOOD = "007,bl,AD,75.2,female,12,widowed,20,1,-1.5"
 
 
 def read(path: Path, task: DiagnosisTask) -> tuple[list[PatientRow], list[RejectedRow]]:
-    return read_cohort(str(path), "mine", task, SHARES, 3)
+    return read_study(TableCohort(kind="table", path=str(path), name="mine", seed=3), task, SHARES)
 
 
 def csv(tmp_path: Path, *lines: str, header: str = HEADER) -> Path:
@@ -163,7 +165,8 @@ def test_split_stated_at_one_visit_holds_for_the_person(tmp_path: Path, task: Di
     lines = [f"1,m06,{other}", "1,bl,", "2,bl,", f"1 ,m12, {other} "]
     patients, rejected = read(csv(tmp_path, *lines, header="patient_id,visit_id,split"), task)
     assert rejected == []
-    assert [patient.split for patient in patients] == [other, other, split_of("2", SHARES, 3), other]
+    splits = [(patient.patient_id, patient.split) for patient in patients]
+    assert splits == [("1", other)] * 3 + [("2", split_of("2", SHARES, 3))], "the visits of a person together"
 
 
 def test_split_stated_by_a_row_that_is_rejected_still_holds(tmp_path: Path, task: DiagnosisTask) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clinical_reasoner.evidence.measured import measured_visits, pictures_of, with_measures
+from clinical_reasoner.evidence.measured import Measured, pictures_of, with_measures
 from clinical_reasoner.records import MEASURES, Measure, MeasuresRow, PatientRow, to_table
 from clinical_reasoner.runs import RunFolder
 
@@ -35,16 +35,17 @@ def test_measures_join_by_person_and_visit(tmp_path: Path) -> None:
         MeasuresRow(patient_id="other", visit_id="bl", measures=(HIPPOCAMPUS,)),
     ]
     run.write_table("measures", to_table(rows, MEASURES))
-    measured = measured_visits(run)
+    measured = Measured(run)
     first = patient("bl", measures=(GRADE,))
-    assert with_measures(first, measured) == first and pictures_of(first, measured) == {}
-    second = with_measures(
-        patient("m12", measures=(GRADE, HEAD), segmenter="stated", warnings=("not defaced",)), measured
-    )
+    assert measured.find(first) is None and with_measures(first, None) == first and pictures_of(None) == {}
+    second = patient("m12", measures=(GRADE, HEAD), segmenter="stated", warnings=("not defaced",))
+    found = measured.find(second)
+    assert found == rows[0]
+    second = with_measures(second, found)
     assert second.measures == (GRADE, HIPPOCAMPUS, MEASURED_HEAD), "the head of the same segmenter"
     assert second.segmenter == "own-1"
     assert second.warnings == ("not defaced", "amygdala: missing")
-    assert pictures_of(second, measured) == {"slice_paths": ("slices/000002.png",), "cube_path": None}
+    assert pictures_of(found) == {"slice_paths": ("slices/000002.png",), "cube_path": None}
     shown = patient("m24", measures=(HIPPOCAMPUS, HEAD), segmenter="freesurfer-6.0")
-    assert with_measures(shown, measured) == shown, "pictures alone change no measure and no segmenter"
-    assert pictures_of(shown, measured)["slice_paths"] == ("slices/000003.png",)
+    assert with_measures(shown, measured.find(shown)) == shown, "pictures alone change no measure and no segmenter"
+    assert pictures_of(measured.find(shown))["slice_paths"] == ("slices/000003.png",)
