@@ -12,6 +12,7 @@ from clinical_reasoner.evaluation.predictions import make_predictions
 from clinical_reasoner.evaluation.stage import make_report, print_comparison
 from clinical_reasoner.evidence.stage import make_findings
 from clinical_reasoner.evidence.summary import print_cohort
+from clinical_reasoner.holding import held
 from clinical_reasoner.imaging.stage import make_measures
 from clinical_reasoner.rationales.stage import make_rationales
 from clinical_reasoner.runs import RunFolder
@@ -20,41 +21,45 @@ from clinical_reasoner.task import load_task
 
 def run_pipeline(config: PipelineConfig) -> None:
     """Make every stage that is not finished, then print the comparison."""
-    generate_rationales(config)
-    distill_students(config)
-    evaluate_models(config)
+    for part in (generate_rationales, distill_students, evaluate_models):
+        part(config)
 
 
 def build_cohort(config: CohortRunConfig) -> None:
     """Patients, measures and findings, and their page; prints who is left, and why others are not used."""
     run, task = RunFolder(config.run.path), load_task(config.task.file)
-    _make_evidence(config, run)
-    print_cohort(run, task)
-    print(f"Page: {make_cohort_page(run, task, isinstance(config.cohort, SyntheticCohort))}")
+    with held(run):
+        _make_evidence(config, run)
+        print_cohort(run, task)
+        print(f"Page: {make_cohort_page(run, task, isinstance(config.cohort, SyntheticCohort))}")
 
 
 def generate_rationales(config: PipelineConfig) -> None:
     """Patients, measures, findings and rationales; prints what came of each ask."""
     run = RunFolder(config.run.path)
-    _make_evidence(config, run)
-    for ask, counts in make_rationales(config, run).details["asks"].items():
-        print(f"  {ask}: {', '.join(f'{name} {count}' for name, count in counts.items())}")
+    with held(run):
+        _make_evidence(config, run)
+        for ask, counts in make_rationales(config, run).details["asks"].items():
+            print(f"  {ask}: {', '.join(f'{name} {count}' for name, count in counts.items())}")
 
 
 def distill_students(config: PipelineConfig) -> None:
     """Every configured student, from finished rationales."""
-    for _ in make_students(config, RunFolder(config.run.path)):
-        pass
+    run = RunFolder(config.run.path)
+    with held(run):
+        for _ in make_students(config, run):
+            pass
 
 
 def evaluate_models(config: PipelineConfig) -> None:
     """The students' answers, predictions and the report, from finished students; prints the comparison."""
     run = RunFolder(config.run.path)
-    for _ in make_answers(config, run):
-        pass
-    make_predictions(config, run)
-    make_report(config, run)
-    print_comparison(run)
+    with held(run):
+        for _ in make_answers(config, run):
+            pass
+        make_predictions(config, run)
+        make_report(config, run)
+        print_comparison(run)
 
 
 def _make_evidence(config: CohortRunConfig, run: RunFolder) -> None:

@@ -16,7 +16,6 @@ from scipy.stats import norm
 from clinical_reasoner.cohort.population import (
     AGE_RANGE_YEARS,
     EDUCATION_RANGE_YEARS,
-    MMSE_RANGE,
     LabelDistribution,
     Population,
 )
@@ -76,7 +75,7 @@ class BayesRule:
 
     def _mmse(self, label: str, score: int) -> np.ndarray:
         mean, sd = np.array([mmse_given_severity(self.population, label, value) for value in self.severities(label)]).T
-        return _rounded_mass(score, mean, sd, MMSE_RANGE)
+        return _rounded_mass(score, mean, sd, self.population.labels[label].mmse_range)
 
     def _grade_table(self, spec: LabelDistribution) -> dict[str, np.ndarray]:
         rho = self.population.shared_variance
@@ -117,7 +116,9 @@ def _fields_likelihood(spec: LabelDistribution, population: Population, fields: 
 
 
 def _rounded_mass(value: int, mean: np.ndarray | float, sd: np.ndarray | float, bounds: tuple[int, int]) -> np.ndarray:
-    """P(round and clip to `bounds` = value) of a normal variable."""
+    """P(round and clip to `bounds` = value) of a normal variable; 0 beyond the bounds."""
+    if not bounds[0] <= value <= bounds[1]:
+        return np.zeros(np.broadcast(mean, sd).shape)
     low = -np.inf if value <= bounds[0] else value - 0.5
     high = np.inf if value >= bounds[1] else value + 0.5
     return np.asarray(norm.cdf(high, mean, sd) - norm.cdf(low, mean, sd))

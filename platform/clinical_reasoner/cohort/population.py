@@ -34,9 +34,18 @@ class LabelDistribution(_Strict):
     education_years: Normal
     mmse: Normal
     """Points out of 30 before rounding and clipping."""
+    mmse_range: tuple[int, int] = MMSE_RANGE
+    """Lowest and highest score, as of a study that enrols by MMSE; what is drawn beyond is clipped to them."""
     female_share: float = Field(ge=0, le=1)
     apoe4_carriers: float = Field(ge=0, lt=1)
     """Share of people with at least one APOE4 allele."""
+
+    @model_validator(mode="after")
+    def _range_ascends(self) -> LabelDistribution:
+        low, high = self.mmse_range
+        if not MMSE_RANGE[0] <= low < high <= MMSE_RANGE[1]:
+            raise ValueError(f"mmse_range {list(self.mmse_range)} must ascend within {list(MMSE_RANGE)}")
+        return self
 
     @property
     def apoe4_probabilities(self) -> tuple[float, float, float]:

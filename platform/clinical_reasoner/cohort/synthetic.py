@@ -7,7 +7,7 @@ from math import sqrt
 import numpy as np
 
 from clinical_reasoner.cohort.phantom_mark import SEGMENTER, phantom_id
-from clinical_reasoner.cohort.population import AGE_RANGE_YEARS, EDUCATION_RANGE_YEARS, MMSE_RANGE, Population
+from clinical_reasoner.cohort.population import AGE_RANGE_YEARS, EDUCATION_RANGE_YEARS, Population
 from clinical_reasoner.cohort.splits import split_of
 from clinical_reasoner.records import Measure, PatientRow, Split
 
@@ -40,7 +40,7 @@ def draw_with_severity(
             _whole(rng.normal(spec.education_years.mean, spec.education_years.sd), EDUCATION_RANGE_YEARS)
         ),
         "marital_status": list(statuses)[rng.choice(len(statuses), p=_normalised(list(statuses.values())))],
-        "mmse": _whole(rng.normal(*mmse_given_severity(population, label, severity)), MMSE_RANGE),
+        "mmse": _whole(rng.normal(*mmse_given_severity(population, label, severity)), spec.mmse_range),
         "apoe4_copies": int(rng.choice(3, p=spec.apoe4_probabilities)),
     }
     known = {name: value for name, value in values.items() if rng.random() >= population.missing_share}

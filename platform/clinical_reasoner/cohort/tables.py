@@ -14,7 +14,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from clinical_reasoner.cohort.fields import Earlier
-from clinical_reasoner.cohort.files import COPIED, CohortError, known_rows, load_frame
+from clinical_reasoner.cohort.files import COPIED, CohortError, check_table, frames, known_rows
 from clinical_reasoner.cohort.visits import Visit, set_aside
 from clinical_reasoner.records import Measure, RejectedRow, Split
 from clinical_reasoner.task import DiagnosisTask
@@ -31,9 +31,9 @@ def read_table_visits(path: str, name: str, task: DiagnosisTask) -> Iterator[Vis
     The split that the file states at any visit of a person is stated at all of them. Raises CohortError when the file
     cannot be read, or states two splits for a person.
     """
-    frame = load_frame(path, task)
-    stated, earlier = _stated_splits(frame, path), Earlier()
-    for line, row in known_rows(frame):
+    check_table(path, task)
+    stated, earlier = _stated_splits(path), Earlier()
+    for line, row in known_rows(path):
         place = f"{Path(path).name}:{line}"
         try:
             yield earlier.check(_visit(row, name, task, stated, place))
@@ -44,15 +44,15 @@ def read_table_visits(path: str, name: str, task: DiagnosisTask) -> Iterator[Vis
             yield set_aside(place, str(error))
 
 
-def _stated_splits(frame: pd.DataFrame, path: str) -> dict[str, str]:
+def _stated_splits(path: str) -> dict[str, str]:
     """Person -> split. Raises CohortError, with the number of people alone, when someone has two."""
-    if "split" not in frame.columns:
-        return {}
     stated: dict[str, set[str]] = {}
-    for _, row in known_rows(frame[["patient_id", "split"]]):
-        person, split = _identifier(row.get("patient_id", "")), str(row.get("split", "")).strip()
-        if person and split:
-            stated.setdefault(person, set()).add(split)
+    for frame in frames(path):
+        if "split" not in frame.columns:
+            return {}
+        for id_, split in zip(frame["patient_id"], frame["split"], strict=True):
+            if not (pd.isna(id_) or pd.isna(split)) and _identifier(id_) and str(split).strip():
+                stated.setdefault(_identifier(id_), set()).add(str(split).strip())
     torn = sum(len(splits) > 1 for splits in stated.values())
     if torn:
         raise CohortError(f"cohort.path {path}: column 'split' puts {torn} people into two splits; state one for each")

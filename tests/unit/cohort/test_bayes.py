@@ -35,6 +35,7 @@ def label(share: float, severity: float, mmse: float, age: float, female: float,
         age_years=Normal(mean=age, sd=14),
         education_years=Normal(mean=8 + 6 * severity, sd=4),
         mmse=Normal(mean=mmse, sd=1.5),
+        mmse_range=(27, 30) if severity == 0 else (20, 28),
         female_share=female,
         apoe4_carriers=carriers,
     )

@@ -11,7 +11,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinical_reasoner.cohort.population import LabelDistribution, Normal, Population, check_population
+from clinical_reasoner.cohort.population import MMSE_RANGE, LabelDistribution, Normal, Population, check_population
+from clinical_reasoner.cohort.synthetic import draw_patient
 from clinical_reasoner.config.loading import ConfigError, load_config
 from clinical_reasoner.errors import UserError
 from clinical_reasoner.task import DiagnosisTask
@@ -38,6 +39,8 @@ def shares(population: dict[str, Any], **values: float) -> None:
         ),
         (lambda raw: raw["labels"]["NC"]["severity"].update(sd=0.6), r"effect 1\.8 times .*0\.6 must stay below 1"),
         (lambda raw: raw["labels"]["AD"]["mmse"].update(sd=0.0), r"labels\.AD\.mmse\.sd"),
+        (lambda raw: raw["labels"]["AD"].update(mmse_range=[24, 31]), r"mmse_range \[24, 31\] must ascend within"),
+        (lambda raw: raw["labels"]["AD"].update(mmse_range=[26, 20]), r"mmse_range \[26, 20\] must ascend within"),
         (lambda raw: raw["labels"]["AD"].update(apoe4_carriers=1.0), r"labels\.AD\.apoe4_carriers"),
         (lambda raw: raw.update(missing_share=1.0), "missing_share"),
         (lambda raw: raw.update(shared_varianse=0.1), r"shared_varianse.*shared_variance"),
@@ -92,10 +95,19 @@ def test_shipped_populations_fit_the_task_and_differ_in_mmse_alone(population: P
             assert sum(probabilities.values()) == pytest.approx(1)
         assert set(one.marital_status) == {"female", "male"}
     same = {
-        name: label.model_copy(update={"mmse": population.labels[name].mmse}) for name, label in adni.labels.items()
+        name: label.model_copy(update={"mmse": population.labels[name].mmse, "mmse_range": MMSE_RANGE})
+        for name, label in adni.labels.items()
     }
     assert adni.model_copy(update={"name": population.name, "labels": same}) == population
     assert adni.labels["AD"].mmse == Normal(mean=23.3, sd=2.1)
+
+
+def test_scores_stay_in_the_range_of_the_study() -> None:
+    adni = load_config(Population, FILE.with_name("population_adni.yaml"), ["missing_share=0"])
+    drawn = [draw_patient(adni, index, 3, {"train": 1.0}) for index in range(600)]
+    for label, spec in adni.labels.items():
+        scores = [patient.mmse or 0 for patient in drawn if patient.label == label]
+        assert spec.mmse_range[0] <= min(scores) < max(scores) <= spec.mmse_range[1], label
 
 
 def test_population_of_another_task_is_refused(population: Population, task: DiagnosisTask) -> None:
