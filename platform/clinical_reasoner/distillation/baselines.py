@@ -18,12 +18,13 @@ from clinical_reasoner.task import DiagnosisTask, NumberField
 
 def evidence_frame(evidence: Sequence[Evidence], task: DiagnosisTask) -> pd.DataFrame:
     """One row per description: number fields as numbers, choice fields as text, findings as the rank of their grade
-    (0 = unaffected); missing stays missing. The baseline so sees what the language models read, and no more."""
+    (0 = unaffected); missing stays missing. A number that is open upwards ("90+") is its lower bound. The baseline so
+    sees what the language models read, and no more."""
     columns: dict[str, list[object]] = {}
     for field in task.fields:
+        read = _number if isinstance(field, NumberField) else str
         values = [entry.fields.get(field.name) for entry in evidence]
-        as_number = isinstance(field, NumberField)
-        columns[field.name] = [None if value is None else float(value) if as_number else value for value in values]
+        columns[field.name] = [None if value is None else read(value) for value in values]
     for finding in task.findings:
         grades = [entry.grades.get(finding.name) for entry in evidence]
         columns[finding.name] = [None if grade is None else float(task.grade_names.index(grade)) for grade in grades]
@@ -57,6 +58,11 @@ def predict_probabilities(model: Pipeline, frame: pd.DataFrame, task: DiagnosisT
     return np.stack(
         [found[:, place[name]] if name in place else np.zeros(len(frame)) for name in task.label_names], axis=1
     )
+
+
+def _number(value: str) -> float:
+    """As a description writes it: "74", or "90+" for 90 and above."""
+    return float(value.removesuffix("+"))
 
 
 def _numeric_columns(task: DiagnosisTask) -> list[str]:

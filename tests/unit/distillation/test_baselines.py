@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from clinical_reasoner.distillation.baselines import evidence_frame, fit_logistic_regression, predict_probabilities
-from clinical_reasoner.evidence.description import Evidence, describe_evidence, parse_description
+from clinical_reasoner.evidence.description import Evidence, describe, describe_evidence, parse_description
 from clinical_reasoner.records import PatientRow
 from clinical_reasoner.task import DiagnosisTask, NumberField
 
@@ -73,6 +73,15 @@ def test_frame_is_the_same_from_the_description(task: DiagnosisTask, training: C
     evidence = thinned(training[0][:50], seed=1, share=0.3)
     read = [parse_description(describe_evidence(one, task), task) for one in evidence]
     pd.testing.assert_frame_equal(evidence_frame(read, task), evidence_frame(evidence, task))
+
+
+def test_capped_age_is_its_lower_bound(task: DiagnosisTask) -> None:
+    old = PatientRow(
+        patient_id="p", visit_id="v", cohort="c", split="train", age_years=90, at_least=("age_years",), mmse=21
+    )
+    read = parse_description(describe(old, {}, task), task)
+    assert read.fields == {"age_years": "90+", "mmse": "21"}
+    assert evidence_frame([read], task).iloc[0].dropna().to_dict() == {"age_years": 90.0, "mmse": 21.0}
 
 
 def test_baseline_beats_the_majority_by_far(task: DiagnosisTask, training: Cases, unseen: Cases) -> None:
