@@ -13,12 +13,25 @@ from clinical_reasoner.records import Ask
 from clinical_reasoner.task import DiagnosisTask
 
 _ANSWER_LINE = re.compile(
-    r"^[\s*#>_-]*(?:final\s+)?(?:diagnosis|answer)[\s*_]*(?::|is\b)[\s*_]*(?P<answer>.+?)[\s*_]*$",
+    r"^[\s*#>_-]*(?P<sentence>the\s+(?:(?:most\s+likely|correct)\s+)?)?(?:final\s+)?(?:diagnosis|answer)"
+    r"[\s*_]*(?::|is\b:?)[\s*_]*(?P<answer>.+?)[\s*_]*$",
     re.IGNORECASE | re.MULTILINE,
 )
 _THINKING = re.compile(r"<think>.*?</think>|\A(?:(?!<think>).)*?</think>", re.DOTALL)
 """Prompts of some models end in `<think>`, so that the text begins within."""
-_OPTION = re.compile(r"^(?P<open>\(?)(?P<option>[A-Z])(?=[\s.,:)*_]|$)(?P<close>[\s.,:)*_]*)(?P<name>.*)$")
+_WORD = r"(?i:option)\s+"
+_DASHES = "\u2013\u2014-"
+_LETTER_FIRST = re.compile(
+    rf"^(?P<mark>(?:{_WORD})?\(?)(?P<option>[A-Z])(?=[\s.,:)*_]|$)(?P<close>[\s.,:)*_{_DASHES}]*)(?P<name>.*)$"
+)
+"""`(A) NAME`, `option A`, `A because ...`"""
+_LETTER_LAST = re.compile(
+    rf"^(?P<name>.+?)(?<![\s,:(*_{_DASHES}])[\s,:(*_{_DASHES}]++(?:{_WORD}\(?)?(?P<option>[A-Z])[\s.)*_]*$"
+)
+"""`NAME (A)`, `NAME, option A`"""
+_LETTERS = re.compile(r"(?<=\()[A-Z](?=\))|(?i:(?<=\boption ))[A-Z]\b")
+_END_MARK = re.compile(r"(?:<[^<>\s]+>\s*)+\Z")
+"""Of the model's turn: among its tokens, and no part of its text."""
 _OR = r"\b(?i:or(?:\W{1,4}(?!no\b|not\b|without\b|due\b)\w+){0,2}?|possibly|perhaps|maybe|versus|vs)\b"
 
 TokenLogprobs = Sequence[tuple[str, dict[str, float]]]
@@ -49,7 +62,7 @@ def parse_answer(text: str, ask: Ask, task: DiagnosisTask) -> Answer | ParseFail
         return ParseFailure("empty answer")
     if "<think>" in text:
         return ParseFailure("thinking was cut")
-    lines = list(_ANSWER_LINE.finditer(text))
+    lines = _answer_lines(text, task)
     if ask == "rationalize":
         rationale = (text[: lines[-1].start()] if lines and not text[lines[-1].end() :].strip() else text).strip()
         return Answer(rationale, None) if rationale else ParseFailure("no rationale")
@@ -67,27 +80,55 @@ def without_thinking(text: str) -> str:
     return _THINKING.sub("", text)
 
 
+def _answer_lines(text: str, task: DiagnosisTask) -> list[re.Match[str]]:
+    """Lines that give an answer. A sentence ("The diagnosis is ...") does so where an option is all that it names: with
+    more words it may be part of a rationale, and a small "a" is an article."""
+    return [
+        line
+        for line in _ANSWER_LINE.finditer(text)
+        if not line["sentence"] or (line["answer"] != "a" and _read_option(line["answer"], task) is not None)
+    ]
+
+
 def _read_answer(text: str, task: DiagnosisTask) -> str | ParseFailure:
-    named = task.read_label(text)
-    if named:
-        return named
-    if len(set(re.findall(r"\(([A-Z])\)", text)).intersection(task.options)) > 1:
+    if len(set(_LETTERS.findall(text)).intersection(task.options)) > 1:
         return ParseFailure("more than one option")
-    match = _OPTION.match(text.strip())
+    option = _read_option(text, task)
+    if option is not None:
+        return option
+    match = _LETTER_FIRST.match(text.strip())
     if not match:
         return ParseFailure("diagnosis is not one of the options")
+    label = _by_letter(match["option"], task)
+    if isinstance(label, ParseFailure):
+        return label
+    # Words after the letter ("(A) because ...") offer nothing else, so the letter stands; a bare "A" is an article.
+    if not (match["mark"] or match["close"].strip()):
+        return ParseFailure("diagnosis is not one of the options")
+    several = _alternative(task, label).search(match["name"])
+    return ParseFailure("more than one option") if several else label
+
+
+def _read_option(text: str, task: DiagnosisTask) -> str | ParseFailure | None:
+    """An option by its letter, its name, or both in either order; None where there are other words."""
+    text = text.strip().rstrip("*_. ")
+    named = task.read_label(re.sub(rf"^{_WORD}", "", text))
+    if named is not None:
+        return named
+    for form in (_LETTER_FIRST, _LETTER_LAST):
+        match = form.match(text)
+        name = re.sub(r"^\((.*)\)\.?$", r"\1", match["name"]) if match else ""
+        beside = task.read_label(name) if name else None
+        if match and (beside is not None or not name):
+            label = _by_letter(match["option"], task)
+            agree = isinstance(label, ParseFailure) or beside in (None, label)
+            return label if agree else ParseFailure("option letter and diagnosis disagree")
+    return None
+
+
+def _by_letter(letter: str, task: DiagnosisTask) -> str | ParseFailure:
     by_option = {label.option: label.name for label in task.labels}
-    label = by_option.get(match.group("option"))
-    if label is None:
-        return ParseFailure("option letter is not one of the options")
-    other = task.read_label(match.group("name")) if match.group("name") else label
-    if other is None:
-        # Words after the letter ("(A) because ...") offer nothing else, so the letter stands; a bare "A" is an article.
-        if not (match.group("open") or match.group("close").strip()):
-            return ParseFailure("diagnosis is not one of the options")
-        several = _alternative(task, label).search(match.group("name"))
-        return ParseFailure("more than one option") if several else label
-    return label if other == label else ParseFailure("option letter and diagnosis disagree")
+    return by_option.get(letter) or ParseFailure("option letter is not one of the options")
 
 
 @lru_cache(maxsize=64)
@@ -102,9 +143,10 @@ def _alternative(task: DiagnosisTask, label: str) -> re.Pattern[str]:
 def option_probabilities(tokens: TokenLogprobs, task: DiagnosisTask) -> tuple[float, ...] | None:
     """P(label), in the order of the task's labels, from the log-probabilities where the option letter was written.
 
-    The letter's place is the token that holds it at the beginning of the last answer, the one that `parse_answer`
-    reads; the candidates there are renormalised over the options. None when that answer begins with no letter, or no
-    candidate is an option. An option outside the reported candidates gets probability 0.
+    The letter's place is the token that holds it in the last answer, the one that `parse_answer` reads: at its
+    beginning, or after the name of a diagnosis, where the probabilities are those given that name. The candidates there
+    are renormalised over the options. None when that answer has no such letter, or no candidate is an option. An option
+    outside the reported candidates gets probability 0.
     """
     place = _option_place(tokens, task)
     if place is None:
@@ -121,10 +163,20 @@ def option_probabilities(tokens: TokenLogprobs, task: DiagnosisTask) -> tuple[fl
 def _option_place(tokens: TokenLogprobs, task: DiagnosisTask) -> int | None:
     """Index of the token with the option letter of the last answer line."""
     text = _THINKING.sub(lambda thought: " " * len(thought.group()), "".join(token for token, _ in tokens))
-    lines = list(_ANSWER_LINE.finditer(text))
-    letter = re.compile(rf"\(?([{''.join(task.options)}])(?!\w)")
-    found = letter.match(text, lines[-1].start("answer")) if lines else None
-    if not found:
+    lines = _answer_lines(_END_MARK.sub("", text), task)
+    letter = _letter_place(lines[-1]["answer"], task) if lines else None
+    if letter is None:
         return None
+    place = lines[-1].start("answer") + letter
     ends = accumulate(len(token) for token, _ in tokens)
-    return next(index for index, end in enumerate(ends) if end > found.start(1))
+    return next(index for index, end in enumerate(ends) if end > place)
+
+
+def _letter_place(answer: str, task: DiagnosisTask) -> int | None:
+    """Offset of the option letter in an answer."""
+    letters = "".join(task.options)
+    found = re.match(rf"(?:{_WORD})?\(?(?P<option>[{letters}])(?!\w)", answer)
+    if not found:
+        last = _LETTER_LAST.match(answer)
+        found = last if last and last["option"] in task.options and task.read_label(last["name"]) else None
+    return found.start("option") if found else None

@@ -6,8 +6,10 @@ run continues where it stopped.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -152,10 +154,26 @@ def _run_pipeline(run: RunFolder, batch: Batch, steps: _Steps) -> None:
         )
         answered = build_batch_processor(steps.model, steps.render, steps.finish)(rows)
         settled = answered.map(_Settler(steps), num_cpus=0.1)
-        with watched("rows", batch.prompts.num_rows, lambda: run.count_rows(f"{batch.work}/generated")):
+        bar = watched("rows", batch.prompts.num_rows, lambda: run.count_rows(f"{batch.work}/generated"))
+        with quiet_console(), bar:
             settled.write_parquet(run.child(batch.work, "generated"))
     finally:
         context.checkpoint_config = None
+
+
+@contextmanager
+def quiet_console() -> Iterator[None]:
+    """Ray Data's notes about an execution, which say nothing to a user, go to its log file alone; warnings are still
+    printed."""
+    handlers = [handler for handler in logging.getLogger("ray.data").handlers if handler.name == "console"]
+    levels = [handler.level for handler in handlers]
+    try:
+        for handler in handlers:
+            handler.setLevel(max(handler.level, logging.WARNING))
+        yield
+    finally:
+        for handler, level in zip(handlers, levels, strict=True):
+            handler.setLevel(level)
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,8 @@ def _read_exemplar(path: str, name: str, entry: Any, task: DiagnosisTask) -> Exe
             raise TaskError(f"{path}: {name}: {key} is missing or not a text")
     label = task.read_label(entry["diagnosis"])
     if label is None:
-        raise TaskError(f"{path}: {name}: diagnosis {entry['diagnosis']!r} is none of {', '.join(task.label_names)}")
+        # What stands there instead is left out: an exemplar may be a patient.
+        raise TaskError(f"{path}: {name}: diagnosis is none of {', '.join(task.label_names)}")
     question = task.question_text()
     description = entry["patient_description"].strip().removesuffix(question).rstrip()
     return Exemplar(f"{description}\n\n{question}", entry["clinical_rationale"].strip(), label)

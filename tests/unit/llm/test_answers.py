@@ -60,6 +60,27 @@ CUT = "thinking was cut"
         ("Diagnosis: (B) mild cognitive impairment\n\nThis is not medical advice.", "MCI"),
         ("Diagnosis: (A) Alzheimer's disease\nDiagnosis: (B) mild cognitive impairment", "MCI"),
         ("Diagnosis: (A) Alzheimer's disease\r\n", "AD"),
+        # Letter and name in either order, or called an option.
+        ("Diagnosis: Alzheimer's disease (A)", "AD"),
+        ("Diagnosis: **Alzheimer\u2019s disease** (A).", "AD"),
+        ("Diagnosis: mild cognitive impairment (MCI) (B)", "MCI"),
+        ("Diagnosis: mild cognitive impairment, option B", "MCI"),
+        ("Diagnosis: normal cognition (option C)", "NC"),
+        ("Diagnosis: normal cognition - C", "NC"),
+        ("Diagnosis: A (Alzheimer's disease)", "AD"),
+        ("Diagnosis: (A) \u2013 Alzheimer's disease", "AD"),
+        ("Diagnosis: option B", "MCI"),
+        ("Diagnosis: option B because of the MMSE", "MCI"),
+        ("Answer: Option (C)", "NC"),
+        ("Answer: Option (A) Alzheimer's disease", "AD"),
+        ("Final answer: B.", "MCI"),
+        ("The diagnosis is (A) Alzheimer's disease", "AD"),
+        ("The diagnosis is Alzheimer's disease (A).", "AD"),
+        ("The most likely diagnosis is **mild cognitive impairment**.", "MCI"),
+        ("The correct answer is option C.", "NC"),
+        ("**The final answer is: (B)**", "MCI"),
+        ("The diagnosis is (A) Alzheimer's disease\n\nDiagnosis: (B)", "MCI"),
+        ("Diagnosis: (B)\n\nThe diagnosis is hard to make.", "MCI"),
         # Another option's name or letter is not always offered.
         ("Diagnosis: (B) mild cognitive impairment, possibly due to Alzheimer's disease", "MCI"),
         ("Diagnosis: (B) mild cognitive impairment rather than dementia", "MCI"),
@@ -92,6 +113,27 @@ def test_answers_that_name_one_option(task: DiagnosisTask, last_line: str, label
         ("Low MMSE.\nDiagnosis: E", OTHER_LETTER),
         ("Low MMSE.\nDiagnosis: (A) normal cognition", DISAGREE),
         ("Low MMSE.\nDiagnosis: C, mild cognitive impairment", DISAGREE),
+        ("Low MMSE.\nDiagnosis: (A) - normal cognition", DISAGREE),
+        ("Low MMSE.\nDiagnosis: A (normal cognition)", DISAGREE),
+        ("Low MMSE.\nDiagnosis: Alzheimer's disease (B)", DISAGREE),
+        ("Low MMSE.\nDiagnosis: normal cognition, option A", DISAGREE),
+        ("Low MMSE.\nDiagnosis: option C, mild cognitive impairment", DISAGREE),
+        ("Low MMSE.\nThe diagnosis is (A) normal cognition.", DISAGREE),
+        ("Low MMSE.\nDiagnosis: Alzheimer's disease (D)", OTHER_LETTER),
+        ("Low MMSE.\nDiagnosis: option D", OTHER_LETTER),
+        ("Low MMSE.\nDiagnosis: not Alzheimer's disease (A)", NO_OPTION),
+        ("Low MMSE.\nDiagnosis: Alzheimer's disease (A) is unlikely", NO_OPTION),
+        ("Low MMSE.\nDiagnosis: Alzheimer's disease or mild cognitive impairment (B)", NO_OPTION),
+        ("Low MMSE.\nDiagnosis: lack of vitamin (B)", NO_OPTION),
+        ("Low MMSE.\nDiagnosis: options A and B", NO_OPTION),
+        ("Low MMSE.\nDiagnosis: option A and option B", SEVERAL),
+        ("Low MMSE.\nDiagnosis: option A or B", SEVERAL),
+        ("Low MMSE.\nDiagnosis: Alzheimer's disease (A) and normal cognition (C)", SEVERAL),
+        # Sentences of a rationale.
+        ("Low MMSE.\nThe diagnosis is Alzheimer's disease or mild cognitive impairment.", NO_LINE),
+        ("Low MMSE.\nThe diagnosis is (A) or (B).", NO_LINE),
+        ("Low MMSE.\nThe diagnosis is a\nmatter of weeks.", NO_LINE),
+        ("Low MMSE.\nThe diagnosis is mild", NO_LINE),
         # "A" is an option here and an article there.
         ("Low MMSE.\nDiagnosis: A healthy person", NO_OPTION),
         ("Low MMSE.\nFinal answer: A form of dementia cannot be excluded", NO_OPTION),
@@ -137,6 +179,11 @@ def test_rationale_is_what_stands_before_the_last_diagnosis(task: DiagnosisTask)
         ("\n Low MMSE. \n", Answer("Low MMSE.", None)),
         ("Low MMSE.\n\nDiagnosis: (A) Alzheimer's disease", Answer("Low MMSE.", None)),
         ("Low MMSE.\nAnswer: (A)\nAnd atrophy.", Answer("Low MMSE.\nAnswer: (A)\nAnd atrophy.", None)),
+        ("Low MMSE.\n\nThe diagnosis is (A) Alzheimer's disease.", Answer("Low MMSE.", None)),
+        (
+            "Low MMSE.\nThe diagnosis is Alzheimer's disease because of it.",
+            Answer("Low MMSE.\nThe diagnosis is Alzheimer's disease because of it.", None),
+        ),
         ("Diagnosis: (A) Alzheimer's disease", ParseFailure("no rationale")),
         ("", ParseFailure("empty answer")),
     ],
@@ -164,6 +211,12 @@ def test_thinking_is_no_part_of_an_answer(task: DiagnosisTask, thinking: str) ->
         "no rationale before the diagnosis"
     )
     assert without_thinking(thinking + answer).strip() == answer
+
+
+def test_long_lines_of_separators_are_read_in_no_time(task: DiagnosisTask) -> None:
+    for separator in ("-", " -", "(", ": "):
+        text = f"Diagnosis: mild{separator * 10_000}impairment"
+        assert parse_answer(text, "direct", task) == ParseFailure(NO_OPTION)
 
 
 def test_thinking_that_was_cut_is_no_rationale(task: DiagnosisTask) -> None:
@@ -208,6 +261,11 @@ EXPECTED = (0.25, 0.625, 0.125)
         ["**", "Diagnosis", ":**", " (", "B", ")"],
         ["Final", " answer", " is", " (", "B", ")."],
         ["D", "iag", "nosis", ":", " (", "B", ")", "<|end|>"],
+        ["Diagnosis", ":", " option", " ", "B", "."],
+        ["Answer", ":", " Option", " (", "B", ")", " mild", " cognitive", " impairment"],
+        ["Diagnosis", ":", " mild", " cognitive", " impairment", " (", "B", ")", "<|im_end|>"],
+        ["Diagnosis", ":", " MCI", ", option", " ", "B", ".", "</s>", "\n"],
+        ["The", " diagnosis", " is", " (", "B", ")", " MCI", ".", "<|end|>"],
         # the word stands earlier, and so does a letter
         ["The", " diagnosis", " is", " hard", ".", " Vitamin", " B", "12", ".\n", "Diagnosis", ":", " (", "B", ")"],
     ],
@@ -278,6 +336,8 @@ def test_letter_is_that_of_the_answer_that_is_read(task: DiagnosisTask, texts: S
         ["Diagnosis", ":", " (", "B", ")", "\n", "Diagnosis", ":", " unclear"],
         ["Diagnosis", ":", " Alzheimer's disease", ",", " so", " the", " answer", " is", " (", "A", ")"],
         ["Low", " MMSE", ",", " diagnosis", ":", " (", "A", ")"],
+        ["Diagnosis", ":", " lack", " of", " vitamin", " (", "B", ")"],
+        ["The", " diagnosis", " is", " (", "B", ")", " or", " (", "C", ")"],
         ["<think>", "Diagnosis", ":", " (", "A", ")", "</think>", "I", " cannot", " say"],
         ["Low", " MMSE", "."],
         ["Diagnosis", ":", " unclear"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from clinical_reasoner.llm.batch import (
     engine_arguments,
     engine_environment,
     generate,
+    quiet_console,
     read_generation,
     sampling_params,
     worker_bundle,
@@ -110,6 +112,21 @@ def test_answer_without_candidates_keeps_its_text(missing: str) -> None:
 )
 def test_error_keeps_its_kind_and_no_word_of_the_patient(error: str, kind: str) -> None:
     assert read_generation({"row_id": "p", ENGINE_ERROR: error}, MODEL) == Generation("", [], 0, 0, kind)
+
+
+def test_notes_of_ray_data_stay_off_the_console(capsys: pytest.CaptureFixture[str]) -> None:
+    import ray.data  # noqa: F401  # sets its logger up
+
+    logger = logging.getLogger("ray.data.dataset")
+    with quiet_console():
+        logger.info("Data sink Parquet finished.")
+        logger.warning("out of memory")
+    assert logger.isEnabledFor(logging.DEBUG)  # for the log file
+    logger.info("afterwards")
+    said = capsys.readouterr().err
+    assert "finished" not in said
+    assert "out of memory" in said
+    assert "afterwards" in said
 
 
 def never_asked(row: dict[str, Any]) -> list[Message]:

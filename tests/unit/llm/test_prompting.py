@@ -137,14 +137,15 @@ def test_question_is_asked_once(tmp_path: Path, task: DiagnosisTask) -> None:
             {"third case": {**GOOD, "clinical_rationale": ["x"]}},
             "third case: clinical_rationale is missing or not a text",
         ),
-        ({"third case": {**GOOD, "diagnosis": "delirium"}}, "third case: diagnosis 'delirium' is none of AD, MCI, NC"),
+        ({"third case": {**GOOD, "diagnosis": "Mrs. Miller"}}, "third case: diagnosis is none of AD, MCI, NC"),
     ],
 )
 def test_unusable_exemplars_name_file_exemplar_and_key(
     tmp_path: Path, task: DiagnosisTask, content: Any, message: str
 ) -> None:
-    with pytest.raises(TaskError, match=rf"mine\.json: {message}"):
+    with pytest.raises(TaskError, match=rf"mine\.json: {message}") as refused:
         load_exemplars(exemplar_file(tmp_path, content), task)
+    assert "Miller" not in str(refused.value)
 
 
 def test_missing_exemplar_file(tmp_path: Path, task: DiagnosisTask) -> None:
