@@ -146,4 +146,26 @@ def test_model_fingerprint_sees_weights_and_config_and_nothing_else(tmp_path: Pa
     (tmp_path / "config.json").write_text('{"a": 1}')
     third = model_fingerprint(str(tmp_path))
     assert len({first, second, third}) == 3
-    assert model_fingerprint("organisation/model") == "organisation/model"
+
+
+@pytest.mark.parametrize("model", ["organisation/model", "model", "s3://bucket/folder/model"])
+def test_model_elsewhere_is_known_by_its_name(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "organisation").mkdir()
+    assert model_fingerprint(model) == model
+
+
+@pytest.mark.parametrize("model", ["./model", "../model", "/models/none", "~/model", "models/teacher/v2", "models/v2/"])
+def test_what_can_only_be_a_folder_must_be_there(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RunError, match=rf"no folder at '{model}' \(looked in {tmp_path}\)"):
+        model_fingerprint(model)
+
+
+def test_local_model_by_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "teacher").mkdir(parents=True)
+    (tmp_path / "models" / "teacher" / "config.json").write_text("{}")
+    fingerprints = {model_fingerprint(name) for name in ("models/teacher", "./models/teacher", "models/teacher/")}
+    assert len(fingerprints) == 1
+    assert len(fingerprints.pop()) == 64

@@ -9,7 +9,6 @@ from pydantic import Field, model_validator
 from clinical_reasoner.config.base import StrictConfig
 from clinical_reasoner.records import Ask, Split
 
-
 THROUGHPUT = (
     "max_num_seqs",
     "replicas",

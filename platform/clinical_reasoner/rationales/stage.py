@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from clinical_reasoner.config.pipeline import PipelineConfig
-from clinical_reasoner.llm.batch import Batch, Model, generate
+from clinical_reasoner.llm.batch import Batch, Model, Row, generate
 from clinical_reasoner.llm.prompting import PROMPT_VERSION, Exemplar, load_exemplars
 from clinical_reasoner.rationales.asks import make_asks
 from clinical_reasoner.rationales.rows import AskRenderer, RationaleFinisher
-from clinical_reasoner.records import FINDINGS, RATIONALES
+from clinical_reasoner.records import FINDINGS, RATIONALES, Ask
 from clinical_reasoner.runs import Manifest, RunFolder
 from clinical_reasoner.stages import Rows, Stage, file_fingerprint, model_fingerprint, run_stage, work_folder
 from clinical_reasoner.task import DiagnosisTask, TaskError, load_task
@@ -25,7 +26,7 @@ def make_rationales(config: PipelineConfig, run: RunFolder) -> Manifest:
     task = load_task(config.task.file)
     exemplars = chosen_exemplars(config, task)
     settings = {
-        "teacher": config.teacher.model_dump(mode="json"),
+        "teacher": config.teacher.identity(),
         "weights": model_fingerprint(config.teacher.model),
         "rationales": config.rationales.model_dump(mode="json", exclude={"rows_per_block"}),
         "task": file_fingerprint(config.task.file),
@@ -64,19 +65,23 @@ def chosen_exemplars(config: PipelineConfig, task: DiagnosisTask) -> tuple[Exemp
 
 def summarise(table: pa.Table) -> dict[str, Any]:
     """Counts of a `rationales` table: reasons, and for each ask its answers, those that parse, those that name the
-    recorded diagnosis, and claims by verdict."""
+    recorded diagnosis where it was not told, and claims by verdict where reasons were asked for."""
     rows = table.to_pylist()
-    by_ask = {}
-    for ask in dict.fromkeys(row["ask"] for row in rows):
-        of_ask = [row for row in rows if row["ask"] == ask]
-        by_ask[ask] = {
-            "answers": len(of_ask),
-            "engine_errors": sum((row["reject_reason"] or "").startswith("engine:") for row in of_ask),
-            "parsed": sum(row["rationale"] is not None or row["predicted"] is not None for row in of_ask),
-            "correct": sum(row["predicted"] is not None and row["predicted"] == row["label"] for row in of_ask),
-            "claims_supported": sum(row["claims_supported"] for row in of_ask),
-            "claims_contradicted": sum(row["claims_contradicted"] for row in of_ask),
-            "claims_not_in_evidence": sum(row["claims_not_in_evidence"] for row in of_ask),
-            "output_tokens": sum(row["output_tokens"] for row in of_ask),
-        }
+    by_ask = {
+        ask: _counts(ask, [row for row in rows if row["ask"] == ask]) for ask in dict.fromkeys(table["ask"].to_pylist())
+    }
     return {"asks": by_ask, "reasons": dict(Counter(row["reject_reason"] or "accepted" for row in rows))}
+
+
+def _counts(ask: Ask, rows: Sequence[Row]) -> dict[str, int]:
+    counts = {
+        "answers": len(rows),
+        "engine_errors": sum((row["reject_reason"] or "").startswith("engine:") for row in rows),
+        "parsed": sum(row["rationale"] is not None or row["predicted"] is not None for row in rows),
+    }
+    if ask != "rationalize":
+        counts["correct"] = sum(row["predicted"] is not None and row["predicted"] == row["label"] for row in rows)
+    if ask != "direct":
+        for name in ("claims_supported", "claims_contradicted", "claims_not_in_evidence"):
+            counts[name] = sum(row[name] for row in rows)
+    return {**counts, "output_tokens": sum(row["output_tokens"] for row in rows)}

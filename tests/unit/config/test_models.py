@@ -12,6 +12,7 @@ from clinical_reasoner.config.cohort import EvidenceConfig, TableCohort
 from clinical_reasoner.config.loading import load_config
 from clinical_reasoner.config.reference import ReferenceConfig
 from clinical_reasoner.config.student import StudentConfig
+from clinical_reasoner.config.teacher import THROUGHPUT, EngineConfig, TeacherConfig
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 
@@ -52,6 +53,29 @@ def test_student_that_cannot_be_trained(changed: dict[str, Any], message: str) -
     assert student().arms == ("label_only", "rationale_then_label")
     with pytest.raises(ValidationError, match=message):
         student(**changed)
+
+
+def test_answers_do_not_depend_on_how_fast_an_engine_is() -> None:
+    assert set(EngineConfig.model_fields) >= set(THROUGHPUT)
+    small = EngineConfig(max_num_seqs=1, replicas=2, batch_size=1, concurrent_batches=1, gpus=1, cpus=2, kv_cache_gib=4)
+    assert small.identity() == EngineConfig().identity()
+    assert small.identity().keys() == {"dtype", "max_model_len", "chat_template_kwargs", "engine_kwargs"}
+    teacher = TeacherConfig(model="m", engine=small)
+    assert teacher.identity() == TeacherConfig(model="m").identity()
+    assert teacher.identity().keys() == set(TeacherConfig.model_fields)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"dtype": "float16"},
+        {"max_model_len": 1024},
+        {"chat_template_kwargs": {"enable_thinking": False}},
+        {"engine_kwargs": {"quantization": "fp8"}},
+    ],
+)
+def test_answers_depend_on_the_rest_of_an_engine(changed: dict[str, Any]) -> None:
+    assert EngineConfig(**changed).identity() != EngineConfig().identity()
 
 
 def test_seeds_of_a_recipe_are_all_different() -> None:

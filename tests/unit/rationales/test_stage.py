@@ -1,0 +1,100 @@
+"""Stage `rationales`: what it is made again for, and what it reports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clinical_reasoner.config.loading import load_config
+from clinical_reasoner.config.pipeline import PipelineConfig
+from clinical_reasoner.rationales.stage import make_rationales, summarise
+from clinical_reasoner.records import FINDINGS, RATIONALES, Ask, RationaleRow, to_table
+from clinical_reasoner.runs import Manifest, RunError, RunFolder
+from clinical_reasoner.stages import Rows, Stage, run_stage
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    """A run with finished findings about no one, so that no engine is needed."""
+    monkeypatch.chdir(ROOT)
+    run = RunFolder(str(tmp_path))
+
+    def make() -> Rows:
+        run.write_table("findings", FINDINGS.empty_table())
+        return Rows(0, 0)
+
+    run_stage(run, Stage("findings", {}), make)
+    return run
+
+
+def rationales(run: RunFolder, *overrides: str) -> Manifest:
+    return make_rationales(load_config(PipelineConfig, ROOT / "configs/demo.yaml", overrides), run)
+
+
+def test_smaller_engine_goes_on_with_the_same_work(run: RunFolder) -> None:
+    first = rationales(run)
+    smaller = ["max_num_seqs=4", "batch_size=4", "concurrent_batches=2", "kv_cache_gib=2", "replicas=2", "cpus=2"]
+    assert rationales(run, *(f"teacher.engine.{setting}" for setting in smaller), "teacher.engine.gpus=1") == first
+
+
+@pytest.mark.parametrize("setting", ["engine.dtype=float16", "engine.max_model_len=999", "sampling.seed=99"])
+def test_what_changes_answers_makes_them_again(run: RunFolder, setting: str) -> None:
+    rationales(run)
+    name, value = setting.split("=")
+    with pytest.raises(RunError, match=rf'teacher\.{name}: .* -> "?{value}'):
+        rationales(run, f"teacher.{setting}")
+
+
+def row(ask: Ask, **changed: Any) -> RationaleRow:
+    return RationaleRow(
+        **{
+            "row_id": ask,
+            "patient_id": "p",
+            "visit_id": "v",
+            "split": "test",
+            "label": "AD",
+            "ask": ask,
+            "sample": 0,
+            "model": "m",
+            "prompt_version": "v1",
+            "shots": 0,
+            "seed": 0,
+            "text": "...",
+            "claims_supported": 2,
+            "claims_contradicted": 1,
+            "claims_not_in_evidence": 0,
+            "accepted": True,
+            "prompt_tokens": 9,
+            "output_tokens": 5,
+        }
+        | changed
+    )
+
+
+def test_an_ask_has_the_counts_that_it_can_have() -> None:
+    rows = [
+        row("rationalize", rationale="r"),
+        row("diagnose", rationale="r", predicted="AD"),
+        row("diagnose", rationale="r", predicted="MCI"),
+        row("direct", predicted="AD"),
+        row("direct", accepted=False, reject_reason="engine: OSError"),
+    ]
+    told = summarise(to_table(rows, RATIONALES))
+    claims = {"claims_supported": 2, "claims_contradicted": 1, "claims_not_in_evidence": 0}
+    assert told["asks"] == {
+        "rationalize": {"answers": 1, "engine_errors": 0, "parsed": 1, **claims, "output_tokens": 5},
+        "diagnose": {
+            "answers": 2,
+            "engine_errors": 0,
+            "parsed": 2,
+            "correct": 1,
+            **{name: 2 * count for name, count in claims.items()},
+            "output_tokens": 10,
+        },
+        "direct": {"answers": 2, "engine_errors": 1, "parsed": 1, "correct": 1, "output_tokens": 10},
+    }
+    assert told["reasons"] == {"accepted": 4, "engine: OSError": 1}
