@@ -20,6 +20,7 @@ from clinical_reasoner.cluster import QUIET, local_or_name
 from clinical_reasoner.cohort.stage import make_patients
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.evidence.stage import make_findings
+from clinical_reasoner.imaging.stage import make_measures
 from clinical_reasoner.llm.batch import (
     Batch,
     Generation,
@@ -54,13 +55,17 @@ class TimedFinisher:
 
 def benchmark_generation(config: PipelineConfig) -> dict[str, Any]:
     """Few-shot `diagnose` about every patient of the configured cohort, in a run folder of its own."""
+    import ray
+
     task = load_task(config.task.file)
     renderer = AskRenderer(task, chosen_exemplars(config, task))
     model = Model(config.teacher.model, config.teacher.engine, config.teacher.sampling, len(task.labels) + 2)
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(folder)
         make_patients(config, run)
+        make_measures(config, run)
         make_findings(config, run)
+        ray.shutdown()  # started for the measures of scans; the plain engine has the machine to itself
         asks = make_asks(run.read_table("findings", FINDINGS), {"diagnose": ("train", "validation", "test")})
         chats = [renderer(row) for row in asks.to_pylist()]
         before = _plain_rate(model, chats)
