@@ -6,7 +6,7 @@
 
 `generation`: output tokens per second of the rationale stage against `vllm.LLM.generate` on the same prompts.
 `ingest`: scans per second of the stage `measures` with 2 workers against a plain loop of nibabel and numpy on the same
-phantoms (cohort.patients of them), and how time and memory of the stage `patients` grow from 10,000 to 100,000 rows.
+phantoms (cohort.patients of them), and how time and memory from a table to findings grow from 10,000 to 100,000 rows.
 """
 
 from __future__ import annotations

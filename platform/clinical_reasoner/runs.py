@@ -196,23 +196,24 @@ class RunFolder:
             yield writer
             writer.flush()
 
-    def batches(self, stage: str, schema: pa.Schema, rows: int = ROWS_TOGETHER) -> Iterator[list[dict[str, Any]]]:
-        """The rows of a stage's table, some at a time and in their order."""
+    def batches(self, stage: str, schema: pa.Schema) -> Iterator[pa.Table]:
+        """The rows of a stage's table, ROWS_TOGETHER at a time and in their order."""
         for file in self._tables(stage):
             with self._fs.open_input_file(file) as stream, pq.ParquetFile(stream) as table:
-                for batch in table.iter_batches(batch_size=rows, columns=schema.names):
-                    yield pa.Table.from_batches([batch]).select(schema.names).cast(schema).to_pylist()
+                for batch in table.iter_batches(batch_size=ROWS_TOGETHER, columns=schema.names):
+                    yield pa.Table.from_batches([batch]).select(schema.names).cast(schema)
 
     def read_table(self, stage: str, schema: pa.Schema | None = None) -> pa.Table:
         """All Parquet files of a stage as one table, with exactly the schema's columns if a schema is given."""
         files = self._tables(stage)
-        parts = [pq.read_table(file, filesystem=self._fs) for file in files]
         if schema is None:
+            parts = [pq.read_table(file, filesystem=self._fs) for file in files]
             return pa.concat_tables(parts, promote_options="default")
-        for file, part in zip(files, parts, strict=True):
-            missing = sorted(set(schema.names) - set(part.column_names))
+        for file in files:
+            missing = sorted(set(schema.names) - set(pq.read_schema(file, filesystem=self._fs).names))
             if missing:
                 raise RunError(f"{file}: no column {', '.join(missing)}; make stage {stage!r} again with this version")
+        parts = [pq.read_table(file, filesystem=self._fs, columns=schema.names) for file in files]
         return pa.concat_tables([part.select(schema.names).cast(schema) for part in parts])
 
     def _tables(self, stage: str) -> list[str]:

@@ -3,7 +3,7 @@
 Scans: phantoms, measured and shown by both paths with the same functions; the plain one opens files with nibabel alone,
 in one process, and runs before and after the stage, so that a drift of the machine's speed averages out. The stage's
 time is from its first scan to its last one, without the start of Ray and of its workers.
-Tables: the stage `patients` on 10,000 and on 100,000 rows, each in a process of its own.
+Tables: the stages from a table to findings on 10,000 and on 100,000 rows, each in a process of its own.
 """
 
 from __future__ import annotations

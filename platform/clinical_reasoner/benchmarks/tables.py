@@ -1,4 +1,4 @@
-"""How the stage `patients` grows with the rows of a table: seconds, and the peak memory of the process."""
+"""How the stages from a table to findings grow with its rows: seconds, and the peak memory of the process."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ from clinical_reasoner.config.columns import (
     TimeColumn,
 )
 from clinical_reasoner.config.pipeline import CohortRunConfig
+from clinical_reasoner.evidence.stage import make_findings
+from clinical_reasoner.imaging.stage import make_measures
 from clinical_reasoner.runs import RunFolder
 from clinical_reasoner.task import DiagnosisTask, load_task
 
@@ -93,7 +95,7 @@ def _cohort(kind: str, file: Path) -> CohortConfig:
 
 
 def _in_own_process(warm_up: CohortRunConfig, config: CohortRunConfig) -> tuple[float, float]:
-    """Seconds and peak MiB of the stage."""
+    """Seconds and peak MiB of the stages."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_make, args=(warm_up, config, sender))
@@ -102,17 +104,22 @@ def _in_own_process(warm_up: CohortRunConfig, config: CohortRunConfig) -> tuple[
     try:
         seconds, peak_mib = receiver.recv()
     except EOFError as error:
-        raise RuntimeError("the stage ended without a result; its output is above") from error
+        raise RuntimeError("the stages ended without a result; their output is above") from error
     finally:
         process.join()
     return float(seconds), float(peak_mib)
 
 
 def _make(warm_up: CohortRunConfig, config: CohortRunConfig, sender: Connection) -> None:
-    make_patients(warm_up, RunFolder(f"{config.run.path}-warm-up"))
+    _make_stages(warm_up, RunFolder(f"{config.run.path}-warm-up"))
     started = time.perf_counter()
-    make_patients(config, RunFolder(config.run.path))
+    _make_stages(config, RunFolder(config.run.path))
     sender.send((time.perf_counter() - started, peak_mib()))
+
+
+def _make_stages(config: CohortRunConfig, run: RunFolder) -> None:
+    for make in (make_patients, make_measures, make_findings):
+        make(config, run)
 
 
 def peak_mib() -> float:

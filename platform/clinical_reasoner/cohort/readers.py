@@ -16,6 +16,7 @@ from clinical_reasoner.cohort.oasis1 import read_oasis1
 from clinical_reasoner.cohort.oasis2 import read_oasis2
 from clinical_reasoner.cohort.oasis3 import read_oasis3
 from clinical_reasoner.cohort.phantom_mark import are_phantoms
+from clinical_reasoner.cohort.remote import local_copy
 from clinical_reasoner.cohort.visits import Visit
 from clinical_reasoner.config.cohort import SYNTHETIC_PREFIX, StudyCohort
 from clinical_reasoner.records import RejectedRow
@@ -34,9 +35,12 @@ def read_visits(cohort: StudyCohort) -> Iterator[Visit | RejectedRow]:
 
 
 def local_path(text: str) -> Path:
-    """The path of study files. Raises StudyFileError for an address: their readers take folders and files."""
+    """The path of study files; of an `s3://` address that of its copy on this machine. Raises StudyFileError for other
+    addresses."""
+    if text.startswith("s3://"):
+        return local_copy(text)
     if "://" in text:
-        raise StudyFileError(f"cohort: {text!r} is an address; copy the study's files into a folder and give that")
+        raise StudyFileError(f"cohort: {text!r} is an address; give s3://bucket/folder, or a folder of this machine")
     return Path(text).expanduser()
 
 

@@ -75,7 +75,7 @@ def study_source(cohort: StudyCohort) -> dict[str, Any]:
 def table_source(cohort: TableCohort) -> dict[str, Any]:
     """As `study_source`, of a table of one's own."""
     key = study_key(cohort)
-    return {"file": file_fingerprint(cohort.path), "key": None if key is None else pseudonym("", key)}
+    return {"file": file_fingerprint(str(local_path(cohort.path))), "key": None if key is None else pseudonym("", key)}
 
 
 def to_be_measured(visit: PatientRow) -> bool:
@@ -85,7 +85,7 @@ def to_be_measured(visit: PatientRow) -> bool:
 
 def _visits(cohort: StudyCohort | TableCohort, task: DiagnosisTask) -> Iterator[Visit | RejectedRow]:
     if isinstance(cohort, TableCohort):
-        yield from read_table_visits(cohort.path, cohort.name, task)
+        yield from read_table_visits(str(local_path(cohort.path)), cohort.name, task)
     elif cohort.volumes is None:
         yield from read_visits(cohort)
     else:  # their rows name scans in any order

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from clinical_reasoner.cohort.rejected import too_few
@@ -13,7 +13,7 @@ from clinical_reasoner.errors import UserError
 from clinical_reasoner.evidence.description import check_task_fields, describe
 from clinical_reasoner.evidence.grading import grade_patient
 from clinical_reasoner.evidence.measured import Measured, pictures_of, with_measures
-from clinical_reasoner.evidence.w_scores import cohort_norms, w_scores
+from clinical_reasoner.evidence.w_scores import cohort_norms, is_control, w_scores
 from clinical_reasoner.imaging.norms import Norms, load_norms
 from clinical_reasoner.imaging.stage import MEASURES_STAGE
 from clinical_reasoner.records import FINDINGS, PATIENTS, FindingsRow, PatientRow, RejectedRow, Split
@@ -65,10 +65,12 @@ def make_findings(config: CohortRunConfig, run: RunFolder) -> Manifest:
     return run_stage(run, Stage(FINDINGS_STAGE, settings, reads), make, overwrite=config.run.overwrite)
 
 
-def _visits(run: RunFolder, measured: Measured | None) -> Iterator[tuple[PatientRow, dict[str, Any]]]:
-    """Every patients row with what was measured, and its pictures."""
+def _visits(
+    run: RunFolder, measured: Measured | None, wanted: Callable[[dict[str, Any]], bool] = lambda row: True
+) -> Iterator[tuple[PatientRow, dict[str, Any]]]:
+    """The wanted patients rows, each with what was measured, and its pictures."""
     for rows in run.batches(PATIENTS_STAGE, PATIENTS):
-        for row in rows:
+        for row in filter(wanted, rows.to_pylist()):
             patient = PatientRow.model_validate(row)
             found = measured.find(patient) if measured else None
             yield with_measures(patient, found), pictures_of(found)
@@ -77,7 +79,8 @@ def _visits(run: RunFolder, measured: Measured | None) -> Iterator[tuple[Patient
 def _norms(config: CohortRunConfig, run: RunFolder, measured: Measured | None, task: DiagnosisTask) -> Norms:
     if config.evidence.norms is not None:
         return load_norms(config.evidence.norms)
-    return cohort_norms((patient for patient, _ in _visits(run, measured)), task, config.evidence.fewest_controls)
+    controls = _visits(run, measured, lambda row: is_control(row["split"], row["label"], task))
+    return cohort_norms((patient for patient, _ in controls), task, config.evidence.fewest_controls)
 
 
 def _row(

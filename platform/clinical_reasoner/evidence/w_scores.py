@@ -16,11 +16,15 @@ def cohort_norms(patients: Iterable[PatientRow], task: DiagnosisTask, fewest: in
     has none for a segmenter and field strength with fewer than `fewest` controls."""
     first: dict[str, NormRow] = {}
     for patient in patients:
-        control = patient.split == _FIT_SPLIT and task.controls is not None and patient.label == task.controls
-        if control and patient.patient_id not in first:
+        if is_control(patient.split, patient.label, task) and patient.patient_id not in first:
             first[patient.patient_id] = norm_row(patient, task)
     worse = {finding.name: finding.measure.worse for finding in task.findings if finding.measure}
     return fit_norms(list(first.values()), worse, fewest)
+
+
+def is_control(split: Split, label: str | None, task: DiagnosisTask) -> bool:
+    """Whether norms may be fitted on a visit of that split and label."""
+    return split == _FIT_SPLIT and task.controls is not None and label == task.controls
 
 
 def norm_row(patient: PatientRow, task: DiagnosisTask) -> NormRow:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from clinical_reasoner.cluster import connect
 from clinical_reasoner.cohort.population import Population
+from clinical_reasoner.cohort.readers import local_path
 from clinical_reasoner.cohort.study import to_be_measured
 from clinical_reasoner.config.cohort import CohortConfig, StudyCohort, SyntheticCohort
 from clinical_reasoner.config.imaging import ImagingConfig
@@ -37,6 +38,7 @@ from clinical_reasoner.stages import Rows, Stage, file_fingerprint, run_stage, w
 MEASURES_STAGE = "measures"
 NUMBER = "number"
 BLOCKS_PER_WORKER = 4
+_IDS = pa.schema([PATIENTS.field(name) for name in ("patient_id", "visit_id")])
 
 
 def make_measures(config: CohortRunConfig, run: RunFolder) -> Manifest:
@@ -49,7 +51,7 @@ def make_measures(config: CohortRunConfig, run: RunFolder) -> Manifest:
     imaging = config.imaging
     scheme = label_scheme(imaging)
     bodies = phantom_bodies(config.cohort)
-    items = work_items(run.read_table("patients", PATIENTS), config.cohort, imaging)
+    items = _items(run, config.cohort, imaging)
     settings = {
         # Where the same files lie, and how many are measured at a time, changes nothing.
         "imaging": imaging.model_dump(mode="json", exclude={"lookup_table", "folder", "workers", "rows_per_block"}),
@@ -75,7 +77,7 @@ def make_measures(config: CohortRunConfig, run: RunFolder) -> Manifest:
                 run.clear(pictures)
         measure = partial(measure_phantoms, how=how, bodies=bodies) if bodies else partial(measure_batch, how=how)
         measured = measure_items(run, work, items, measure, imaging, config.run.logical_cpus)
-        measures, rejected = parted(measured, run.read_table("patients", PATIENTS))
+        measures, rejected = parted(measured, run.read_table("patients", _IDS))
         run.write_rejected(MEASURES_STAGE, to_table(rejected, REJECTED))
         run.write_table(MEASURES_STAGE, measures)
         return Rows(items.num_rows, measures.num_rows, len(rejected))
@@ -107,15 +109,24 @@ def scans_folder(cohort: CohortConfig, imaging: ImagingConfig) -> str | None:
         return str(Path(imaging.folder).expanduser().absolute())
     if isinstance(cohort, SyntheticCohort):
         return None
-    path = Path(cohort.path).expanduser().absolute()
+    path = local_path(cohort.path).absolute()
     return str(path if path.is_dir() else path.parent)
 
 
-def work_items(patients: pa.Table, cohort: CohortConfig, imaging: ImagingConfig) -> pa.Table:
+def _items(run: RunFolder, cohort: CohortConfig, imaging: ImagingConfig) -> pa.Table:
+    """Of the patients table, some rows at a time: most cohorts have no scans, or many more columns than paths."""
+    parts, first = [ITEMS.empty_table()], 1
+    for patients in run.batches("patients", PATIENTS):
+        parts.append(work_items(patients, cohort, imaging, first))
+        first += patients.num_rows
+    return pa.concat_tables(parts)
+
+
+def work_items(patients: pa.Table, cohort: CohortConfig, imaging: ImagingConfig, first: int = 1) -> pa.Table:
     """ITEMS of the visits that have a label map or tables and no volumes, and where pictures are asked for, of all that
     have a scan. Paths become absolute: relative ones are those of the study's reader, and in a cohort's own table they
-    start at its folder. Those of phantoms stay as they are, below the run folder."""
-    numbers = pa.array([f"{number:06d}" for number in range(1, patients.num_rows + 1)], pa.string())
+    start at its folder. Those of phantoms stay as they are, below the run folder. `first`: number of the first row."""
+    numbers = pa.array([f"{number:06d}" for number in range(first, first + patients.num_rows)], pa.string())
     numbered = patients.append_column(NUMBER, numbers)
     rows = numbered.filter(
         pc.or_(pc.is_valid(numbered.column("segmentation_path")), pc.is_valid(numbered.column("image_path")))
@@ -244,7 +255,7 @@ def _base(cohort: CohortConfig) -> Path | None:
     """Folder at which relative paths of scans start; None for phantoms."""
     if isinstance(cohort, SyntheticCohort):
         return None
-    return Path() if isinstance(cohort, StudyCohort) else Path(cohort.path).expanduser().parent
+    return Path() if isinstance(cohort, StudyCohort) else local_path(cohort.path).parent
 
 
 def _absolute(base: Path | None, path: str | None) -> str | None:

@@ -331,7 +331,7 @@ def test_another_key_is_another_source_and_is_not_told(tmp_path: Path, monkeypat
     assert study_source(cohort) != first and KEY not in str(first)
 
 
-@pytest.mark.parametrize("path", ["s3://bucket/adni", "/nowhere/adni"])
+@pytest.mark.parametrize("path", ["gs://bucket/adni", "/nowhere/adni"])
 def test_path_that_is_none(path: str, task: DiagnosisTask) -> None:
     with pytest.raises(StudyFileError, match=path):
         study_fingerprint(cohort_of(Path("x")).model_copy(update={"path": path}))
