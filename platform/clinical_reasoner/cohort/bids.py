@@ -39,25 +39,25 @@ class _Dataset:
     pipelines: tuple[Path, ...]
 
 
-def read_bids(
-    folder: Path, columns: FieldColumns | None = None, cohort: str = "bids", derivative: str | None = None
-) -> Iterator[Visit | RejectedRow]:
+def read_bids(folder: Path, columns: FieldColumns | None = None, cohort: str = "bids") -> Iterator[Visit | RejectedRow]:
     """A visit for each session of each participant that has a T1-weighted scan or a segmentation.
 
     `columns` says which columns of participants.tsv and sessions.tsv are which field; the sessions table goes first.
-    `derivative` is the one folder below derivatives/ to take segmentations from; else FreeSurfer's goes before others.
-    Raises StudyFileError when the folder has no participants.tsv that can be read, or no such derivative.
+    Of the folders below derivatives/, FreeSurfer's goes before others. Raises StudyFileError when the folder has no
+    participants.tsv that can be read.
     """
     columns = columns or UsualColumns()
-    dataset = _Dataset(folder, columns, cohort, find_pipelines(folder, derivative))
+    dataset = _Dataset(folder, columns, cohort, find_pipelines(folder))
     wanted = {"participant_id": ("participant_id",), **wanted_columns(columns)}
     stated = set(columns.model_fields_set) & set(wanted)
     if any(folder.glob("sub-*/sub-*_sessions.tsv")):
         stated = set()  # the columns may all be there
     seen: set[str] = set()
     for row in read_study_table(folder / "participants.tsv", wanted, ("participant_id", *sorted(stated))):
-        text = row.text("participant_id") or ""
-        person = text if text.startswith("sub-") else f"sub-{text}"
+        if row.problem is not None:
+            yield set_aside(row.place, row.problem)
+            continue
+        person = _with_prefix(row.text("participant_id"), "sub-")
         if not _PERSON.fullmatch(person):
             yield set_aside(row.place, "participant_id is not sub- with letters and digits")
         elif person in seen:
@@ -68,6 +68,11 @@ def read_bids(
     for number, path in enumerate(sorted(path for path in folder.glob("sub-*") if path.is_dir()), start=1):
         if path.name not in seen:
             yield set_aside(f"{folder.name}: sub- folder {number} by name", "no row in participants.tsv")
+
+
+def _with_prefix(text: str | None, prefix: str) -> str:
+    """A label with its prefix, which tables may leave out."""
+    return text if text and text.startswith(prefix) else f"{prefix}{text or ''}"
 
 
 def _visits(dataset: _Dataset, row: StudyRow, person: str) -> Iterator[Visit | RejectedRow]:
@@ -111,9 +116,11 @@ def _session_rows(dataset: _Dataset, row: StudyRow, person: str) -> tuple[dict[s
     try:
         file_inside(dataset.folder, file)
         for number, one in enumerate(read_study_table(file, wanted, ("session_id",)), start=1):
-            place, text = f"{row.place}, sessions row {number}", one.text("session_id") or ""
-            name = text if text.startswith("ses-") else f"ses-{text}"
-            if not SESSION.fullmatch(name):
+            place = f"{row.place}, sessions row {number}"
+            name = _with_prefix(one.values["session_id"], "ses-")
+            if one.problem is not None:
+                unusable.append(set_aside(place, one.problem))
+            elif not SESSION.fullmatch(name):
                 unusable.append(set_aside(place, "session_id is not ses- with letters and digits"))
             elif name in rows:
                 unusable.append(set_aside(place, "the same session_id as an earlier row"))

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clinical_reasoner.cohort.columns import StudyFileError
 from clinical_reasoner.cohort.fields import file_inside
-from clinical_reasoner.cohort.freesurfer import LABEL_MAP, folder_problem, segmenter_of
+from clinical_reasoner.cohort.freesurfer import LABEL_MAP, folder_problem, segmentation_of, segmenter_of
 
 SESSION = re.compile(r"ses-[A-Za-z0-9+]+")
 _OTHER_SPACE = re.compile(r"_space-(?!(?:T1w|orig|individual)_)", re.IGNORECASE)
@@ -29,14 +28,9 @@ class VisitFiles:
     warnings: tuple[str, ...] = ()
 
 
-def find_pipelines(folder: Path, derivative: str | None) -> tuple[Path, ...]:
-    """Folders below derivatives/, FreeSurfer's first; only the one named, if one is. Raises StudyFileError when that is
-    not there."""
-    found = [path for path in sorted((folder / "derivatives").glob("*")) if path.is_dir()]
-    if derivative is not None:
-        found = [path for path in found if path.name == derivative]
-        if not found:
-            raise StudyFileError(f"{folder}: no folder derivatives/{derivative}")
+def find_pipelines(folder: Path) -> tuple[Path, ...]:
+    """Folders below derivatives/, FreeSurfer's first."""
+    found = [path for path in (folder / "derivatives").glob("*") if path.is_dir()]
     return tuple(sorted(found, key=lambda path: (not path.name.startswith("freesurfer"), path.name)))
 
 
@@ -85,17 +79,17 @@ def find_scan(folder: Path, stem: str, warnings: list[str]) -> Path | None:
 
 
 def _freesurfer(folder: Path, pipeline: Path, runs: list[str], warnings: list[str]) -> tuple[Path, str] | None:
-    """aparc+aseg and its segmenter, from the first run that is there and finished."""
-    for run in [pipeline / name for name in runs if (pipeline / name / "mri").is_dir()]:
-        path = run / LABEL_MAP
-        if path.exists() or path.is_symlink():
+    """Label map or aseg.stats, and the segmenter, from the first run that is there and finished."""
+    for run in [pipeline / name for name in runs]:
+        path = segmentation_of(run)
+        if path is not None:
             file_inside(folder, path)
-            problem = folder_problem(run, folder)
-            if problem is None:
-                return path, segmenter_of(run)
-            warnings.append(f"FreeSurfer: {problem}")
-        else:
-            warnings.append(f"FreeSurfer: no {LABEL_MAP}")
+        elif not (run / LABEL_MAP).parent.is_dir():
+            continue
+        problem = folder_problem(run, folder)
+        if path is not None and problem is None:
+            return path, segmenter_of(run)
+        warnings.append(f"FreeSurfer: {problem}")
     return None
 
 

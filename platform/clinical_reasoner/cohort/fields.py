@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from clinical_reasoner.cohort.columns import StudyRow
 from clinical_reasoner.cohort.visits import Visit
-from clinical_reasoner.config.columns import FieldColumns
+from clinical_reasoner.config.columns import FieldColumns, TimeColumn
 
 DIAGNOSES = {
     "AD": "AD",
@@ -42,13 +42,9 @@ def read_fields(row: StudyRow, columns: FieldColumns, table: str = "") -> dict[s
     Raises ValueError, with the field and never its value, for a value that the configuration does not allow.
     """
     fields: dict[str, Any] = dict.fromkeys(FieldColumns.model_fields)
-    age = columns.age_years
-    if age is not None:
-        bound = _LOWER_BOUND.fullmatch(row.text("age_years") or "")
-        if bound and age.unit == "years":
-            fields |= {"age_years": float(bound[1]), "at_least": ("age_years",)}
-        else:
-            fields["age_years"] = read_years(row, "age_years", age.unit, (0, 130), age.missing)
+    fields["age_years"], exact = read_age(row, columns.age_years)
+    if not exact:
+        fields["at_least"] = ("age_years",)
     for name, highest in (("education_years", 40.0), ("mmse", 30.0), ("field_strength_t", 12.0)):
         number = getattr(columns, name)
         if number is not None:
@@ -66,6 +62,16 @@ def read_fields(row: StudyRow, columns: FieldColumns, table: str = "") -> dict[s
         source = columns.label.source or "/".join(columns.label.columns)
         fields["label_source"] = f"{table}: {source}" if table else source
     return fields
+
+
+def read_age(row: StudyRow, column: TimeColumn | None) -> tuple[float | None, bool]:
+    """(years, whether that is the age and not its lower bound). Raises ValueError as `read_fields`."""
+    if column is None:
+        return None, True
+    bound = _LOWER_BOUND.fullmatch(row.text("age_years") or "")
+    if bound and column.unit == "years":
+        return float(bound[1]), False
+    return read_years(row, "age_years", column.unit, (0, 130), column.missing), True
 
 
 def read_years(
@@ -87,18 +93,31 @@ def build_visit(**fields: Any) -> Visit:
 
 
 class Baselines:
-    """Time since each person's first visit, from visit codes (`bl`, `m06`, `ses-M012`), else from ages."""
+    """Time since each person's first visit: as a column or the visit's code (`bl`, `m06`, `ses-M012`) states it, else
+    from ages. All visits are added before any is asked for, so that the order of the rows makes no difference."""
 
     def __init__(self) -> None:
-        self._first: dict[str, tuple[float, float]] = {}
+        self._ages_at_zero: dict[str, float] = {}
+        """Person -> age when the stated times are 0."""
+        self._first_ages: dict[str, float] = {}
+        """Person -> youngest age at a visit without a stated time."""
 
-    def years(self, patient_id: str, visit_id: str, age_years: float | None) -> float:
-        """Years; 0 where neither tells. Where only ages tell, a visit before the first one read is negative."""
-        by_code = years_of_code(visit_id)
+    def add(self, patient_id: str, visit_id: str, age_years: float | None, stated: float | None = None) -> None:
+        """One visit; `stated` is what a column tells of its time, years."""
         if age_years is None:
-            return by_code or 0.0
-        age_then, years_then = self._first.setdefault(patient_id, (age_years, by_code or 0.0))
-        return by_code if by_code is not None else years_then + age_years - age_then
+            return
+        years = years_of_code(visit_id) if stated is None else stated
+        ages, age = (self._first_ages, age_years) if years is None else (self._ages_at_zero, age_years - years)
+        ages[patient_id] = min(age, ages.get(patient_id, age))
+
+    def years(self, patient_id: str, visit_id: str, age_years: float | None, stated: float | None = None) -> float:
+        """Years; 0 where nothing tells. Where ages tell of a visit before the time 0, all count from that one."""
+        first = self._first_ages.get(patient_id)
+        zero = self._ages_at_zero.get(patient_id, first)
+        years = years_of_code(visit_id) if stated is None else stated
+        if years is None:
+            years = 0.0 if age_years is None or zero is None else age_years - zero
+        return years if zero is None or first is None else years + max(0.0, zero - first)
 
 
 class Earlier:

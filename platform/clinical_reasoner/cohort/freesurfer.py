@@ -1,4 +1,4 @@
-"""A FreeSurfer subjects directory: which folders are people, what ran there, and where their label map is.
+"""A FreeSurfer subjects directory: which folders are people, what ran there, and where their label map or tables are.
 
 Volumes are measured later, from the label map or the stats files; covariates come from a table beside the folders.
 """
@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from clinical_reasoner.cohort.columns import StudyFileError, StudyRow, read_study_table
 from clinical_reasoner.cohort.fields import (
@@ -18,6 +17,7 @@ from clinical_reasoner.cohort.fields import (
     Earlier,
     build_visit,
     file_inside,
+    read_age,
     read_fields,
     wanted_columns,
 )
@@ -51,7 +51,7 @@ def read_freesurfer(
     columns: FieldColumns | None = None,
     cohort: str = "freesurfer",
 ) -> Iterator[Visit | RejectedRow]:
-    """A visit for each subject folder, with its label map and without measures.
+    """A visit for each subject folder, with its label map, or aseg.stats where there is none, and without measures.
 
     Without covariates, the folder's name is the person, or person and visit where it reads `sub-X_ses-Y`. With them, a
     folder belongs to the row that names it in `folder`, or whose person, or person and visit, make up its name; folders
@@ -64,8 +64,9 @@ def read_freesurfer(
         rows = {}
         yield from _covariates(covariates_file, columns, rows)
     used: set[str] = set()
-    baselines, earlier = Baselines(), Earlier()
-    for number, (name, folder) in enumerate(_people(subjects_dir), start=1):
+    folders, earlier = list(_people(subjects_dir)), Earlier()
+    baselines = _baselines([name for name, _ in folders], rows or {}, columns)
+    for number, (name, folder) in enumerate(folders, start=1):
         place = f"{subjects_dir.name}: subject folder {number} by name"
         row = rows.get(name) if rows is not None else None
         if row is not None:
@@ -84,14 +85,6 @@ def read_freesurfer(
             yield set_aside(place, "no subject folder")
 
 
-def subject_folders(subjects_dir: Path) -> Iterator[tuple[str, Path]]:
-    """(name, folder) of each person's finished run, in the order of names; templates, logs and broken folders are left
-    out. Raises StudyFileError when the directory is not there."""
-    for name, folder in _people(subjects_dir):
-        if folder_problem(folder, subjects_dir) is None:
-            yield name, folder
-
-
 def folder_problem(folder: Path, subjects_dir: Path) -> str | None:
     """Why a subject folder cannot be used, without its name; None when it can."""
     scripts = folder / "scripts"
@@ -104,7 +97,7 @@ def folder_problem(folder: Path, subjects_dir: Path) -> str | None:
         return "recon-all ended with an error"
     if scripts.is_dir() and any(scripts.glob("IsRunning*")):
         return "recon-all has not finished"
-    found = [folder / name for name in (LABEL_MAP, STATS) if (folder / name).exists() or (folder / name).is_symlink()]
+    found = _segmentations(folder)
     if not found:
         return f"neither {LABEL_MAP} nor {STATS}"
     try:
@@ -113,6 +106,12 @@ def folder_problem(folder: Path, subjects_dir: Path) -> str | None:
     except ValueError as error:
         return str(error)
     return None
+
+
+def segmentation_of(folder: Path) -> Path | None:
+    """What a run is measured by: its label map, beside which its tables are found, or these alone; None without both.
+    A link is not followed."""
+    return next(iter(_segmentations(folder)), None)
 
 
 def segmenter_of(folder: Path) -> str:
@@ -132,6 +131,10 @@ class _Covariates:
     visit_id: str | None
 
 
+def _segmentations(folder: Path) -> list[Path]:
+    return [folder / name for name in (LABEL_MAP, STATS) if (folder / name).exists() or (folder / name).is_symlink()]
+
+
 def _people(subjects_dir: Path) -> Iterator[tuple[str, Path]]:
     if not subjects_dir.is_dir():
         raise StudyFileError(f"cohort: no folder at {str(subjects_dir)!r}")
@@ -147,11 +150,13 @@ def _covariates(file: Path, columns: FieldColumns, by_folder: dict[str, _Covaria
         if "patient_id" not in row.values and "folder" not in row.values:
             known = ", ".join((*IDS["folder"], *IDS["patient_id"]))
             raise StudyFileError(f"{file}: no column that names the person or the folder; use one of {known}")
-        person = row.text("patient_id") or row.text("folder")
-        if person is None:
-            yield set_aside(row.place, "the person and the folder are empty")
-        else:
+        try:
+            person = row.text("patient_id") or row.text("folder")
+            if person is None:
+                raise ValueError("the person and the folder are empty")
             rows.append(_Covariates(row, person, row.text("visit_id")))
+        except ValueError as error:
+            yield set_aside(row.place, str(error))
     visits = Counter(row.patient_id for row in rows)
     for one in rows:
         names = _folder_names(one, visits[one.patient_id] == 1)
@@ -171,6 +176,28 @@ def _folder_names(one: _Covariates, only_visit: bool) -> tuple[str, ...]:
     return (one.patient_id, *joined) if visit is None or only_visit else joined
 
 
+def _baselines(names: Sequence[str], rows: Mapping[str, _Covariates], columns: FieldColumns) -> Baselines:
+    baselines = Baselines()
+    for name in names:
+        if name in rows:
+            try:
+                age, exact = read_age(rows[name].row, columns.age_years)
+            except ValueError:
+                continue  # said when the row is used
+            baselines.add(*_ids(name, rows[name]), age if exact else None)
+    return baselines
+
+
+def _ids(name: str, row: _Covariates | None) -> tuple[str, str]:
+    """(person, visit) of a folder."""
+    bids = _BIDS_NAME.fullmatch(name)
+    patient_id, visit_id = (bids[1], bids[2]) if bids else (name, "bl")
+    if row is None:
+        return patient_id, visit_id
+    named = _BIDS_NAME.fullmatch(row.patient_id)
+    return named[1] if named else row.patient_id, row.visit_id or visit_id
+
+
 def _visit(
     name: str,
     folder: Path,
@@ -181,15 +208,10 @@ def _visit(
     cohort: str,
     baselines: Baselines,
 ) -> Visit:
-    bids = _BIDS_NAME.fullmatch(name)
-    patient_id, visit_id = (bids[1], bids[2]) if bids else (name, "bl")
-    fields: dict[str, Any] = {}
-    if row is not None:
-        named = _BIDS_NAME.fullmatch(row.patient_id)
-        patient_id, visit_id = named[1] if named else row.patient_id, row.visit_id or visit_id
-        fields = read_fields(row.row, columns)
+    patient_id, visit_id = _ids(name, row)
+    fields = {} if row is None else read_fields(row.row, columns)
     age = fields.get("age_years")
-    label_map, scan = folder / LABEL_MAP, next((folder / each for each in SCANS if (folder / each).exists()), None)
+    scan = next((folder / each for each in SCANS if (folder / each).exists()), None)
     return build_visit(
         patient_id=patient_id,
         visit_id=visit_id,
@@ -197,7 +219,7 @@ def _visit(
         years_from_baseline=baselines.years(patient_id, visit_id, None if fields.get("at_least") else age),
         segmenter=segmenter_of(folder),
         image_path=None if scan is None else file_inside(subjects_dir, scan),
-        segmentation_path=str(label_map) if label_map.exists() else None,
+        segmentation_path=str(segmentation_of(folder)),
         source=row.row.place if row else place,
         **fields,
     )

@@ -1,6 +1,7 @@
 """Any table of visits: which column is which field, in which unit and with which codes, comes from the configuration.
 
-CSV, Parquet and Excel are read row by row, so that memory does not grow with the table.
+CSV, Parquet and Excel are read row by row and never held as a whole; of each person the reader keeps in memory which
+visits there were, the sex and an age.
 """
 
 from __future__ import annotations
@@ -14,12 +15,20 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clinical_reasoner.cohort.columns import MISSING, MOST_COLUMNS, StudyFileError, StudyRow, read_study_table
+from clinical_reasoner.cohort.columns import (
+    MISSING,
+    MOST_COLUMNS,
+    TOO_MANY_CELLS,
+    StudyFileError,
+    StudyRow,
+    read_study_table,
+)
 from clinical_reasoner.cohort.fields import (
     Baselines,
     Earlier,
     build_visit,
     file_inside,
+    read_age,
     read_fields,
     read_years,
     wanted_columns,
@@ -43,7 +52,8 @@ _UNKNOWN = MISSING | {"#n/a"}
 def read_mapped(file: Path, mapping: TableMapping, cohort: str = "table") -> Iterator[Visit | RejectedRow]:
     """Visits of a CSV (or .tsv), Parquet or Excel table, and the rows that cannot be used with their reasons.
 
-    Raises StudyFileError when the file, its header or a column of the mapping is not there or cannot be read, and
+    Where visits are ordered by age, the file is read twice, as time counts from each person's first visit in it. Raises
+    StudyFileError when the file, its header or a column of the mapping is not there or cannot be read, and
     UserError when the mapping contradicts itself or Excel support is not installed.
     """
     _check_measures(mapping)
@@ -54,7 +64,7 @@ def read_mapped(file: Path, mapping: TableMapping, cohort: str = "table") -> Ite
             wanted[name] = column.columns
     for name, parts in mapping.measures.items():
         wanted |= {f"{name} ({part})": (part,) for part in parts.columns}
-    baselines, earlier = Baselines(), Earlier()
+    baselines, earlier = _baselines(file, wanted, mapping), Earlier()
     for row in _study_rows(file, wanted, mapping.sheet):
         try:
             yield earlier.check(_visit(row, mapping, cohort, baselines, file.parent))
@@ -62,26 +72,46 @@ def read_mapped(file: Path, mapping: TableMapping, cohort: str = "table") -> Ite
             yield set_aside(row.place, str(error))
 
 
-def _visit(row: StudyRow, mapping: TableMapping, cohort: str, baselines: Baselines, folder: Path) -> Visit:
+def _baselines(file: Path, wanted: Mapping[str, Sequence[str]], mapping: TableMapping) -> Baselines:
+    baselines = Baselines()
+    if mapping.visit_id is None or mapping.age_years is None:  # a person has one row, or ages tell nothing
+        return baselines
+    for row in _study_rows(file, wanted, mapping.sheet):
+        try:
+            age, exact = read_age(row, mapping.age_years)
+            baselines.add(*_names(row, mapping), age if exact else None, _stated_years(row, mapping))
+        except ValueError:
+            continue  # said when the row is read again
+    return baselines
+
+
+def _names(row: StudyRow, mapping: TableMapping) -> tuple[str, str]:
     patient_id, visit_id = row.text("patient_id"), row.text("visit_id") if mapping.visit_id else "bl"
     if not patient_id or not visit_id:
         raise ValueError("patient_id is empty" if not patient_id else "visit_id is empty")
-    fields = read_fields(row, mapping)
+    return patient_id, visit_id
+
+
+def _stated_years(row: StudyRow, mapping: TableMapping) -> float | None:
     time = mapping.years_from_baseline
-    years = time and read_years(row, "years_from_baseline", time.unit, (-5, 60), time.missing)
+    return None if time is None else read_years(row, "years_from_baseline", time.unit, (-5, 60), time.missing)
+
+
+def _visit(row: StudyRow, mapping: TableMapping, cohort: str, baselines: Baselines, folder: Path) -> Visit:
+    patient_id, visit_id = _names(row, mapping)
+    fields = read_fields(row, mapping)
+    age = None if fields.get("at_least") else fields["age_years"]
     for name in ("image_path", "segmentation_path"):
         text = row.text(name)
         fields[name] = None if text is None else file_inside(folder, folder / text)
     measures = tuple(
         found for name, parts in mapping.measures.items() if (found := _measure(row, name, parts)) is not None
     )
-    if years is None:
-        years = baselines.years(patient_id, visit_id, None if fields.get("at_least") else fields["age_years"])
     return build_visit(
         patient_id=patient_id,
         visit_id=visit_id,
         cohort=cohort,
-        years_from_baseline=years,
+        years_from_baseline=baselines.years(patient_id, visit_id, age, _stated_years(row, mapping)),
         measures=measures,
         note=row.text("note"),
         segmenter=mapping.segmenter if measures or fields["segmentation_path"] else None,
@@ -179,11 +209,14 @@ def _sheet_rows(file: Path, book: Any, wanted: Mapping[str, Sequence[str]], shee
     page = book[sheet or book.sheetnames[0]]
     page.reset_dimensions()  # some programs write a wrong extent, which would cut the table
     rows = page.iter_rows(values_only=True)
-    place = _places(file, [_text(cell) for cell in next(rows, ())], wanted)
+    header = [_text(cell) for cell in next(rows, ())]
+    place = _places(file, header, wanted)
+    named = max((index for index, name in enumerate(header, start=1) if name), default=0)
     for line, cells in enumerate(rows, start=2):
         if any(cell is not None for cell in cells):
             known = {name: cells[index] if index < len(cells) else None for name, index in place.items()}
-            yield _row(file, line, known)
+            moved = any(_text(cell) for cell in cells[named:])
+            yield _row(file, line, known, TOO_MANY_CELLS if moved else None)
 
 
 def _places(file: Path, header: Sequence[str], wanted: Mapping[str, Sequence[str]]) -> dict[str, int]:
@@ -202,10 +235,10 @@ def _places(file: Path, header: Sequence[str], wanted: Mapping[str, Sequence[str
     return place
 
 
-def _row(file: Path, line: int, cells: Mapping[str, Any]) -> StudyRow:
+def _row(file: Path, line: int, cells: Mapping[str, Any], problem: str | None = None) -> StudyRow:
     texts = {name: _text(cell) for name, cell in cells.items()}
     known = {name: None if text.lower() in _UNKNOWN else text for name, text in texts.items()}
-    return StudyRow(f"{file.name}:{line}", known)
+    return StudyRow(f"{file.name}:{line}", known, problem)
 
 
 def _text(cell: Any) -> str:

@@ -22,22 +22,22 @@ def join_volumes(visits: Sequence[Visit], file: Path) -> tuple[list[Visit], list
 
     The first column names the scan: the visit's person, or person and visit joined by `_`, with or without BIDS's
     `sub-` and `ses-`, and what else the name of a scan may hold behind a visit. A row without a session belongs to a
-    person with one visit alone. Volumes of another segmenter that the visit has are left out: norms are never shared.
+    person with one visit alone. Volumes of another segmenter that the visit has are left out: norms are never shared. A
+    version of SynthSeg that the visit's files tell stays, as the table tells none.
     Raises StudyFileError for a file that is no such table.
     """
     rejected: list[RejectedRow] = []
     volumes = read_synthseg_volumes(file, rejected)
     by_visit, by_person = _names(visits)
     joined: dict[int, tuple[Measure, ...]] = {}
-    for number, (name, measures) in enumerate(volumes.items(), start=1):
-        place = f"{file.name}: usable row {number}"
+    for name, scan in volumes.items():
         found = _visits_of(name, by_visit, by_person)
         if len(found) != 1:
-            rejected.append(set_aside(place, NO_SESSION if found else NO_VISIT))
+            rejected.append(set_aside(scan.place, NO_SESSION if found else NO_VISIT))
         elif found[0] in joined:
-            rejected.append(set_aside(place, TWO_SCANS))
+            rejected.append(set_aside(scan.place, TWO_SCANS))
         else:
-            joined[found[0]] = tuple(measures)
+            joined[found[0]] = scan.measures
     return [
         _with_volumes(visit, joined[index]) if index in joined else visit for index, visit in enumerate(visits)
     ], rejected
@@ -45,7 +45,9 @@ def join_volumes(visits: Sequence[Visit], file: Path) -> tuple[list[Visit], list
 
 def _with_volumes(visit: Visit, measures: tuple[Measure, ...]) -> Visit:
     kept = tuple(one for one in visit.measures if one.unit not in (_VOLUME, "1"))
-    return visit.model_copy(update={"measures": (*kept, *measures), "segmenter": SEGMENTER})
+    known = visit.segmenter or ""
+    segmenter = known if known.startswith(SEGMENTER) else SEGMENTER
+    return visit.model_copy(update={"measures": (*kept, *measures), "segmenter": segmenter})
 
 
 def _names(visits: Sequence[Visit]) -> tuple[dict[str, list[int]], dict[str, list[int]]]:

@@ -1,17 +1,18 @@
 """The volumes table of SynthSeg (`--vol`), with and without `--parc`.
 
 One row per scan: `subject`, `total intracranial`, then a column per structure, mm3. A table of a single scan leaves the
-name of its first column empty; version 1 has no `total intracranial`. Source: `write_csv` of SynthSeg's `predict.py`.
+name of its first column empty; version 1 has no `total intracranial`. The table tells neither its version nor whether
+the robust network made it. Source: `write_csv` of SynthSeg's `predict.py`.
 """
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from clinical_reasoner.cohort.columns import StudyFileError, StudyRow, read_study_table
+from clinical_reasoner.cohort.columns import StudyRow, read_study_table
 from clinical_reasoner.cohort.visits import measure, set_aside
 from clinical_reasoner.records import Measure, RejectedRow
 
@@ -49,26 +50,29 @@ STRUCTURES: Mapping[str, tuple[str, ...]] = {
 """Measure -> the columns whose sum it is."""
 
 
-def read_synthseg_volumes(file: Path, rejected: list[RejectedRow] | None = None) -> dict[str, list[Measure]]:
-    """Subject -> measures, mm3. A path in the first column counts as its file name without endings.
+@dataclass(frozen=True)
+class ScanVolumes:
+    """What one row tells of one scan."""
+
+    place: str
+    """File name and line."""
+    measures: tuple[Measure, ...]
+
+
+def read_synthseg_volumes(file: Path, rejected: list[RejectedRow] | None = None) -> dict[str, ScanVolumes]:
+    """Subject -> volumes, mm3. A path in the first column counts as its file name without endings.
 
     A measure is left out where one of its columns is not there, as those of the cortex without `--parc`. Rows that
     cannot be used are added to `rejected`. Raises StudyFileError for a file that is no such table.
     """
-    needed = {one: (one,) for columns in STRUCTURES.values() for one in columns}
-    rows = list(
-        read_study_table(
-            file, {"subject": ("subject", "path", "image"), **needed}, ("left hippocampus", "right hippocampus")
-        )
-    )
-    names = _first_cells(file, rows)
-    found: dict[str, list[Measure]] = {}
-    for row, name in zip(rows, names, strict=True):
+    columns = {"subject": ("subject", "path", "image", ""), **{one: (one,) for of in STRUCTURES.values() for one in of}}
+    found: dict[str, ScanVolumes] = {}
+    for row in read_study_table(file, columns, ("subject", "left hippocampus", "right hippocampus")):
         try:
-            subject = subject_of(name)
+            subject = subject_of(row.text("subject"))
             if subject in found:
                 raise ValueError("the same subject as an earlier row")
-            found[subject] = _measures(row)
+            found[subject] = ScanVolumes(row.place, tuple(_measures(row)))
         except ValueError as error:
             if rejected is not None:
                 rejected.append(set_aside(row.place, str(error)))
@@ -82,29 +86,6 @@ def subject_of(text: str | None) -> str:
     if not name:
         raise ValueError("subject is empty")
     return name
-
-
-def segmenter_name(version: str | None) -> str:
-    """`synthseg-2.0` from a version text such as `SynthSeg 2.0 (robust)`; `synthseg` where it tells no number.
-
-    The robust variant is another network, so its name differs: norms are never shared between segmenters.
-    """
-    number = re.search(r"\d+(?:\.\d+)?", version or "")
-    robust = "-robust" if "robust" in (version or "").lower() else ""
-    return SEGMENTER + (f"-{number[0]}" if number else "") + robust
-
-
-def _first_cells(file: Path, rows: Sequence[StudyRow]) -> list[str | None]:
-    """The subject of each row; the first column where it has no name."""
-    if not rows or "subject" in rows[0].values:
-        return [row.text("subject") for row in rows]
-    with file.open(encoding="utf-8-sig", newline="") as stream:
-        header, *cells = [line for line in csv.reader(stream) if any(cell.strip() for cell in line)]
-    if header[0].strip():
-        raise StudyFileError(
-            f"{file}: no column subject; it has {', '.join(header[:12])}{', ...' * (len(header) > 12)}"
-        )
-    return [line[0] for line in cells]
 
 
 def _measures(row: StudyRow) -> list[Measure]:

@@ -10,7 +10,7 @@ import pytest
 from clinical_reasoner.cohort.adni import read_adni
 from clinical_reasoner.cohort.adni_tables import OTHER_CAUSE, read_adni_tables
 from clinical_reasoner.cohort.adni_volumes import VOLUMES
-from clinical_reasoner.cohort.columns import StudyFileError
+from clinical_reasoner.cohort.columns import TOO_MANY_CELLS, StudyFileError
 from clinical_reasoner.cohort.joins import NO_PERSON, NO_VISIT
 from clinical_reasoner.cohort.visits import Visit
 from clinical_reasoner.records import RejectedRow
@@ -81,6 +81,19 @@ def test_a_full_visit(tmp_path: Path) -> None:
         apoe4_copies=1,
         source="DXSUM_05Mar2024.csv:2",
     )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_row_with_more_cells_than_columns_is_set_aside_in_every_table(tmp_path: Path, name: str) -> None:
+    study(tmp_path, *([row, row | OTHER] for row in (DX, PERSON, GENE, SCORE, SCAN)))
+    file = tmp_path / f"{name}.csv"
+    header, first, second = file.read_text(encoding="utf-8").splitlines()
+    file.write_text(f"{header}\n{first}\n{second},5\n", encoding="utf-8")
+    visits, rejected = read(tmp_path)
+    assert (f"{name}.csv:3", TOO_MANY_CELLS) in [(row.source, row.reason) for row in rejected]
+    assert len(visits) == (1 if name == NAMES[0] else 2)
+    whole = {"PTDEMOG_15Jul2023": "sex", "APOERES": "apoe4_copies", "MMSE": "mmse", NAMES[4]: "measures"}
+    assert name == NAMES[0] or not getattr(visits[1], whole[name])
 
 
 def test_it_is_chosen_where_adnimerge_is_not_there(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clinical_reasoner.cohort.bids import read_bids
-from clinical_reasoner.cohort.columns import StudyFileError
+from clinical_reasoner.cohort.columns import TOO_MANY_CELLS, StudyFileError
 from clinical_reasoner.cohort.visits import Visit, choose_visits
 from clinical_reasoner.config.columns import FieldColumns, LabelColumn, UsualColumns
 from clinical_reasoner.records import RejectedRow
@@ -255,6 +255,22 @@ def test_sessions_table_that_cannot_be_read_sets_its_person_aside(data: Path, tm
     assert [one.patient_id for one in visits] == ["sub-05"]
     unreadable = "the sessions table of this participant is no UTF-8 table with one session_id"
     assert [reason for _, reason in rejected] == [unreadable, unreadable, OUTSIDE, GONE]
+
+
+def test_rows_with_more_cells_than_columns_are_set_aside(data: Path) -> None:
+    """As where a decimal comma stands in a table that separates by commas."""
+    for person in ("sub-01", "sub-02"):
+        scan(data, person, "ses-1")
+    people(data, "sub-01,75,5,29", "sub-02,75,29", header="participant_id,age,mmse")
+    sessions(data, "sub-02", "ses-1\t70\t2\tx", "ses-2\t71\t3", header="session_id\tage\tmmse")
+    visits, rejected = read(data)
+    assert [(one.patient_id, one.age_years, one.mmse) for one in visits] == [("sub-02", None, None)]
+    assert rejected == [
+        ("participants.tsv:2", TOO_MANY_CELLS),
+        ("participants.tsv:3, sessions row 1", TOO_MANY_CELLS),
+        ("participants.tsv:3, sessions row 2", NO_FILES),
+        ("data: sub- folder 1 by name", "no row in participants.tsv"),
+    ]
 
 
 def test_scan_beside_sessions_is_set_aside(data: Path) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from clinical_reasoner.cohort.bids import read_bids
-from clinical_reasoner.cohort.columns import StudyFileError
 from clinical_reasoner.cohort.visits import Visit
 from clinical_reasoner.records import RejectedRow
 
@@ -40,8 +39,8 @@ def people(data: Path, *names: str) -> None:
     add(data, "participants.tsv", "\n".join(["participant_id", *names]) + "\n")
 
 
-def read(data: Path, derivative: str | None = None) -> tuple[list[Visit], list[tuple[str, str]]]:
-    rows = list(read_bids(data, derivative=derivative))
+def read(data: Path) -> tuple[list[Visit], list[tuple[str, str]]]:
+    rows = list(read_bids(data))
     rejected = [(row.source, row.reason) for row in rows if isinstance(row, RejectedRow)]
     return [row for row in rows if isinstance(row, Visit)], rejected
 
@@ -131,15 +130,30 @@ def test_label_maps_of_other_pipelines(data: Path) -> None:
     assert (visit.segmentation_path, visit.segmenter) == (str(best), "smriprep-x-0.12.1")
 
 
-def test_freesurfer_goes_first_unless_another_is_named(data: Path) -> None:
+def test_freesurfer_goes_first(data: Path) -> None:
     people(data, "sub-01")
     scan(data, "sub-01")
     label_map = add(data, "derivatives/aaa/sub-01/anat/sub-01_dseg.nii.gz")
+    assert read(data)[0][0].segmentation_path == str(label_map)
     path = recon(data, "sub-01")
     assert read(data)[0][0].segmentation_path == str(path)
-    assert read(data, derivative="aaa")[0][0].segmentation_path == str(label_map)
-    with pytest.raises(StudyFileError, match="no folder derivatives/bbb"):
-        read(data, derivative="bbb")
+
+
+def test_tables_of_freesurfer_alone_are_enough(data: Path) -> None:
+    people(data, "sub-01", "sub-02")
+    scan(data, "sub-01")
+    recon(data, "sub-01").unlink()
+    table = add(data, "derivatives/freesurfer/sub-01/stats/aseg.stats")
+    other = add(data, "derivatives/freesurfer/sub-02/stats/aseg.stats")  # without mri/
+    (visit, second), rejected = read(data)
+    assert (rejected, visit.warnings, second.warnings) == ([], (), ())
+    assert (visit.segmentation_path, visit.segmenter) == (str(table), "freesurfer-7.3")
+    assert second.segmentation_path == str(other)
+    table.unlink()
+    (visit, _), _ = read(data)
+    assert visit.warnings == ("FreeSurfer: neither mri/aparc+aseg.mgz nor stats/aseg.stats",)
+    table.symlink_to(add(data.parent, "elsewhere.stats"))
+    assert read(data)[1] == [("participants.tsv:2", OUTSIDE)]
 
 
 def test_run_that_failed_leaves_the_scan_and_a_warning(data: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from clinical_reasoner.cohort.columns import StudyFileError
-from clinical_reasoner.cohort.freesurfer import read_freesurfer, segmenter_of, subject_folders
+from clinical_reasoner.cohort.columns import TOO_MANY_CELLS, StudyFileError
+from clinical_reasoner.cohort.freesurfer import read_freesurfer, segmenter_of
 from clinical_reasoner.cohort.visits import Visit
 from clinical_reasoner.records import RejectedRow
 
@@ -71,9 +72,9 @@ def test_label_map_or_stats_alone_are_enough(subjects: Path) -> None:
     run(subjects, "b", ("mri/aparc+aseg.mgz", "mri/orig.mgz"))
     (first, second), rejected = read(subjects)
     assert rejected == []
-    assert (first.image_path, first.segmentation_path) == (None, None)
-    assert (second.image_path or "").endswith("b/mri/orig.mgz") and second.segmentation_path
-    assert [name for name, _ in subject_folders(subjects)] == ["a", "b"]
+    assert (first.image_path, first.segmentation_path) == (None, str(subjects / "a/stats/aseg.stats"))
+    assert (second.image_path or "").endswith("b/mri/orig.mgz")
+    assert second.segmentation_path == str(subjects / "b/mri/aparc+aseg.mgz")
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -81,13 +82,13 @@ def test_templates_logs_and_copies_of_the_example_are_no_people(subjects: Path, 
     run(subjects, name)
     (subjects / "FreeSurferColorLUT.txt").touch()
     assert read(subjects) == ([], [])
-    assert list(subject_folders(subjects)) == []
 
 
 @pytest.mark.parametrize("name", ["bertha01", "logan", "p-fsaverage", "lobert"])
 def test_people_whose_id_resembles_one(subjects: Path, name: str) -> None:
-    folder = run(subjects, name)
-    assert list(subject_folders(subjects)) == [(name, folder)]
+    run(subjects, name)
+    (visit,), rejected = read(subjects)
+    assert (visit.patient_id, rejected) == (name, [])
 
 
 def test_template_that_is_a_link_out_of_the_folder_is_no_person(subjects: Path, tmp_path: Path) -> None:
@@ -110,6 +111,10 @@ def broken(subjects: Path, kind: str) -> None:
         (folder / "mri/aparc+aseg.mgz").unlink()
         target = outside / "mri/aparc+aseg.mgz" if kind == "file link" else subjects / "gone.mgz"
         (folder / "mri/aparc+aseg.mgz").symlink_to(target)
+    elif kind == "stats link":
+        shutil.rmtree(folder / "mri")
+        (folder / "stats/aseg.stats").unlink()
+        (folder / "stats/aseg.stats").symlink_to(outside / "stats/aseg.stats")
     elif kind == "folder link":
         folder.rename(subjects.parent / "moved")
         folder.symlink_to(subjects.parent / "moved")
@@ -124,6 +129,7 @@ def broken(subjects: Path, kind: str) -> None:
         ("base", "a template of the longitudinal stream, not a visit"),
         ("long", "a folder of the longitudinal stream; the cross-sectional folder of the visit is used"),
         ("file link", "a file of the visit is outside the cohort folder, or a link that leaves it"),
+        ("stats link", "a file of the visit is outside the cohort folder, or a link that leaves it"),
         ("folder link", "a file of the visit is outside the cohort folder, or a link that leaves it"),
         ("dead link", "a file of the visit is not there, or is a link to nothing; was it fetched?"),
     ],
@@ -135,7 +141,6 @@ def test_broken_folder_is_set_aside_and_not_named(subjects: Path, kind: str, rea
     visits, rejected = read(subjects)
     assert [visit.patient_id for visit in visits] == ["a", "z"]
     assert rejected == [("subjects: subject folder 2 by name", reason)]
-    assert [name for name, _ in subject_folders(subjects)] == ["a", "z"]
 
 
 @pytest.mark.parametrize(
@@ -218,6 +223,27 @@ def test_rows_and_folders_that_cannot_be_used_are_counted_once(subjects: Path) -
     ]
 
 
+def test_row_with_more_cells_than_columns_is_set_aside(subjects: Path) -> None:
+    run(subjects, "a")
+    visits, rejected = read(subjects, "id,mmse,age", "a,5,29,70", "b,28,70,")
+    assert visits == []
+    assert sorted(rejected) == [
+        ("covariates.csv:2", TOO_MANY_CELLS),
+        ("covariates.csv:3", "no subject folder"),
+        ("subjects: subject folder 1 by name", "no row in the covariates table"),
+    ]
+
+
+def test_order_of_rows_and_folders_makes_no_difference_to_the_time_of_visits(subjects: Path) -> None:
+    for name in ("P_a", "P_b", "P_c"):
+        run(subjects, name)
+    lines = ["P,a,82", "P,b,70", "P,c,75"]
+    for rows in (lines, lines[::-1]):
+        visits, rejected = read(subjects, "id,visit,age", *rows)
+        assert rejected == []
+        assert {one.visit_id: one.years_from_baseline for one in visits} == {"a": 12.0, "b": 0.0, "c": 5.0}
+
+
 def test_two_folders_of_one_visit_and_a_person_with_two_sexes(subjects: Path) -> None:
     for name in ("x1", "x2", "x3"):
         run(subjects, name)
@@ -235,7 +261,5 @@ def test_what_cannot_be_read_as_a_whole(subjects: Path) -> None:
         read(subjects, "age,sex", "70,F")
     with pytest.raises(StudyFileError, match="no folder at"):
         list(read_freesurfer(subjects / "none"))
-    with pytest.raises(StudyFileError, match="no folder at"):
-        list(subject_folders(subjects / "none"))
     with pytest.raises(StudyFileError, match="no file at"):
         list(read_freesurfer(subjects, subjects / "none.csv"))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from clinical_reasoner.cohort.columns import StudyFileError
-from clinical_reasoner.cohort.synthseg import STRUCTURES, read_synthseg_volumes, segmenter_name, subject_of
+from clinical_reasoner.cohort.columns import TOO_MANY_CELLS, StudyFileError
+from clinical_reasoner.cohort.synthseg import STRUCTURES, read_synthseg_volumes, subject_of
 from clinical_reasoner.cohort.visits import LOBES, REGIONS
 from clinical_reasoner.records import RejectedRow
 from tests.unit.cohort.fixtures.synthseg import ICV, PARC, PLAIN, line, table
@@ -15,8 +15,8 @@ from tests.unit.cohort.fixtures.synthseg import ICV, PARC, PLAIN, line, table
 
 def values(folder: Path, *lines: str) -> dict[str, dict[str, float]]:
     found = read_synthseg_volumes(table(folder, *lines))
-    assert all(one.unit == "mm3" for measures in found.values() for one in measures)
-    return {subject: {one.name: one.value for one in measures} for subject, measures in found.items()}
+    assert all(one.unit == "mm3" for scan in found.values() for one in scan.measures)
+    return {subject: {one.name: one.value for one in scan.measures} for subject, scan in found.items()}
 
 
 def test_without_parcels_the_cortex_is_unknown(tmp_path: Path) -> None:
@@ -66,6 +66,9 @@ def test_first_column_without_a_name_and_version_1(tmp_path: Path) -> None:
     header = PLAIN.removeprefix("subject")
     row = line(PLAIN, "sub-01_T1w")
     assert values(tmp_path, header, "", row) == values(tmp_path, PLAIN, row)
+    assert read_synthseg_volumes(table(tmp_path, header, "", row))["sub-01_T1w"].place == "volumes.csv:3"
+    semicolons = [text.replace(",", ";") for text in (header, row)]
+    assert values(tmp_path, *semicolons) == values(tmp_path, PLAIN, row)
     old = header.replace(",total intracranial", "")
     cells = row.split(",")
     assert "icv" not in values(tmp_path, old, ",".join([cells[0], *cells[2:]]))["sub-01_T1w"]
@@ -121,6 +124,15 @@ def test_bad_row_is_set_aside_with_its_place(tmp_path: Path, changes: dict[str, 
     assert "secret" not in row.model_dump_json() and "first" not in row.model_dump_json()
 
 
+def test_row_with_more_cells_than_columns_is_set_aside(tmp_path: Path) -> None:
+    rejected: list[RejectedRow] = []
+    for header in (PLAIN, PLAIN.removeprefix("subject")):
+        shifted = line(PLAIN, "secret-id").replace("secret-id", "secret-id,1")
+        found = read_synthseg_volumes(table(tmp_path, header, shifted, line(PLAIN, "last")), rejected)
+        assert set(found) == {"last"}
+    assert [(row.source, row.reason) for row in rejected] == [("volumes.csv:2", TOO_MANY_CELLS)] * 2
+
+
 def test_row_without_any_volume(tmp_path: Path) -> None:
     rejected: list[RejectedRow] = []
     empty = "a" + "," * PLAIN.count(",")
@@ -132,25 +144,10 @@ def test_row_without_any_volume(tmp_path: Path) -> None:
     ("header", "message"),
     [
         (PLAIN.replace("left hippocampus", "Left-Hippocampus"), "no column left hippocampus; it has subject"),
-        (PLAIN.replace("subject", "who"), "no column subject; it has who"),
+        (PLAIN.replace("subject", "who"), "no column subject or path or image; it has who"),
         (f"{PLAIN},left hippocampus", "stands there twice"),
     ],
 )
 def test_other_table_is_refused(tmp_path: Path, header: str, message: str) -> None:
     with pytest.raises(StudyFileError, match=message):
         read_synthseg_volumes(table(tmp_path, header, line(PLAIN, "a")))
-
-
-@pytest.mark.parametrize(
-    ("version", "name"),
-    [
-        (None, "synthseg"),
-        ("", "synthseg"),
-        ("SynthSeg", "synthseg"),
-        ("SynthSeg 2.0", "synthseg-2.0"),
-        ("2.0.1", "synthseg-2.0"),
-        ("SynthSeg-robust 2.0", "synthseg-2.0-robust"),
-    ],
-)
-def test_segmenter_name(version: str | None, name: str) -> None:
-    assert segmenter_name(version) == name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,11 +46,13 @@ ROWS = (
 )
 
 
-def aseg(version: str = "7", etiv: float = 1420434.160521) -> str:
+def aseg(
+    version: str = "7", etiv: float = 1420434.160521, structures: Sequence[tuple[int, int, float, str]] = ROWS
+) -> str:
     proper = "" if version == "7" else "-Proper"
     rows = [
         f" {number:2d} {label:3d} {voxels:9d} {volume:10.1f}  {name.format(proper):30s} 27.3 15.4 0.0 88.0 88.0 "
-        for number, (label, voxels, volume, name) in enumerate(ROWS, start=1)
+        for number, (label, voxels, volume, name) in enumerate(structures, start=1)
     ]
     return "\n".join(
         [
@@ -65,7 +68,7 @@ def aseg(version: str = "7", etiv: float = 1420434.160521) -> str:
             "# Measure BrainSegVol-to-eTIV, BrainSegVol-to-eTIV, Ratio of BrainSegVol to eTIV, 0.823275, unitless",
             ETIV.format(etiv),
             "# TableCol  4 ColHeader Volume_mm3",
-            f"# NRows {len(ROWS)} ",
+            f"# NRows {len(structures)} ",
             "# NTableCols 10 ",
             "# ColHeaders  Index SegId NVoxels Volume_mm3 StructName normMean normStdDev normMin normMax normRange  ",
             *rows,
@@ -74,9 +77,16 @@ def aseg(version: str = "7", etiv: float = 1420434.160521) -> str:
     )
 
 
-def aparc(hemisphere: str, version: str = "7", atlas: str = "aparc", etiv: float = 1420434.160521) -> str:
+def aparc(
+    hemisphere: str,
+    version: str = "7",
+    atlas: str = "aparc",
+    etiv: float = 1420434.160521,
+    parcels: Mapping[str, int] | None = None,
+) -> str:
     comma = "" if version == "6" else ","
     names = [name for number, name in PARCELS.items() if atlas == "aparc" or number not in (1, 32, 33)]
+    parcels = parcels or {name: 100 + number for number, name in enumerate(names)}
     return "\n".join(
         [
             "# Table of FreeSurfer cortical parcellation anatomical statistics ",
@@ -95,8 +105,8 @@ def aparc(hemisphere: str, version: str = "7", atlas: str = "aparc", etiv: float
             "# NTableCols 10",
             "# ColHeaders StructName NumVert SurfArea GrayVol ThickAvg ThickStd MeanCurv GausCurv FoldInd CurvInd",
             *(
-                f"{name:40s} 1069    732 {100 + number:6d}  2.144 0.501     0.109     0.021        7     1.0"
-                for number, name in enumerate(names)
+                f"{name:40s} 1069    732 {volume:6d}  2.144 0.501     0.109     0.021        7     1.0"
+                for name, volume in parcels.items()
             ),
             "",
         ]
