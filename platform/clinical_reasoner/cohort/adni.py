@@ -100,7 +100,7 @@ def read_adni(folder: Path) -> Iterator[Visit | RejectedRow]:
         try:
             if key[0] in torn:
                 raise ValueError("rows of the same subject disagree on sex")
-            fields = entry.value.fields | scan_fields(scan.value if scan else None)
+            fields = _with_scan(entry.value.fields, scan.value if scan else None)
             times = _times(key[1], entry.value, first.value if first else None)
             visit = build_visit(**fields, **times, source=entry.place)
         except ValueError as error:
@@ -109,6 +109,15 @@ def read_adni(folder: Path) -> Iterator[Visit | RejectedRow]:
             used.add(key)
             yield visit
     yield from left_over((scans,), used)
+
+
+def _with_scan(own: dict[str, Any], scan: Scan | None) -> dict[str, Any]:
+    """Fields of ADNIMERGE with the volumes of a table, which replace its own. Where the table tells no field strength,
+    that of ADNIMERGE stays, unless the two name different segmentations, which may be of different scans."""
+    fields = own | scan_fields(scan)
+    if fields.get("field_strength_t") is None and own.get("segmenter") in (None, fields.get("segmenter")):
+        fields["field_strength_t"] = own.get("field_strength_t")
+    return fields
 
 
 def _two_sexes(lines: dict[Key, Entry[_Line]]) -> set[int]:

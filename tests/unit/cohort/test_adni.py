@@ -167,6 +167,25 @@ def test_the_table_tells_how_it_was_measured(tmp_path: Path) -> None:
     assert (visit.segmenter, visit.field_strength_t) == ("freesurfer-5.1", 3.0)
 
 
+@pytest.mark.parametrize(
+    ("table", "own", "scan", "expected"),
+    [
+        ("UCSFFSX_11_02_15.csv", "1.5 Tesla MRI", "3", 3.0),
+        ("UCSFFSX_11_02_15.csv", "1.5 Tesla MRI", "", 1.5),
+        ("UCSFFSX_11_02_15.csv", "", "", None),
+        # Another version than ADNIMERGE's, so perhaps another scan.
+        ("UCSFFSX51_ADNI1_3T_05_20_15.csv", "1.5 Tesla MRI", "", None),
+    ],
+)
+def test_field_strength_is_that_of_the_scan_whose_volumes_are_used(
+    tmp_path: Path, table: str, own: str, scan: str, expected: float | None
+) -> None:
+    merged(tmp_path, {"FLDSTRENG": own})
+    write(tmp_path, table, SCAN | {"FLDSTRENG": scan})
+    visit = only(tmp_path)
+    assert (len(visit.measures), visit.field_strength_t) == (15, expected)
+
+
 def test_scans_without_a_visit_are_set_aside(tmp_path: Path) -> None:
     merged(tmp_path, {}, LATER | {"DX": ""})
     scans = [SCAN | change for change in ({"VISCODE": "m06"}, {"VISCODE": "m12"}, {"RID": "9"}, {"OVERALLQC": "Fail"})]
