@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from clinical_reasoner.cohort.visits import Visit
 from clinical_reasoner.errors import UserError
 
-OLDEST_AGE = 89.0
 TOP_AGE = 90.0
-"""Years; written for every age above OLDEST_AGE, with `at_least`, so that it is described as 90 or older."""
+"""Years; written for every age from here on, with `at_least`, so that it is described as 90 or older. A person of 89.3
+years is 89 years old, and not 90 or older."""
 KEY_VARIABLE = "CLINICAL_REASONER_ID_KEY"
 FEWEST_KEY_BYTES = 32
 """Hexadecimal text of 128 bits; `openssl rand -hex 32` writes twice that."""
@@ -75,19 +75,21 @@ def pseudonym(patient_id: str, key: bytes) -> str:
 
 
 def cap_age(age_years: float | None) -> float | None:
-    """The age; exactly TOP_AGE for every age above 89 years."""
-    return TOP_AGE if age_years is not None and age_years > OLDEST_AGE else age_years
+    """The age; exactly TOP_AGE for every age of 90 years and more."""
+    return TOP_AGE if age_years is not None and age_years >= TOP_AGE else age_years
 
 
 def deidentify_visit(visit: Visit, key: bytes, keep_paths: bool = False) -> Visit:
     """The visit with a pseudonym, a capped age and, unless they are kept for measuring, no paths, which hold ids.
 
-    A visit id that tells more than an order is replaced as well. Where the age is capped, so is the time from baseline,
-    which would else tell it.
+    A visit id that tells more than an order is replaced as well. Where the age is capped or a lower bound, so is the id
+    of any visit but the first, as `m84` and the age at baseline tell how old the person is; and where it is capped, so
+    is the time from baseline.
     """
     age, years = visit.age_years, visit.years_from_baseline
     visit_id = visit.visit_id
-    if not _PLAIN_VISIT.fullmatch(visit_id):
+    hidden = cap_age(age) == TOP_AGE or "age_years" in visit.at_least
+    if not _PLAIN_VISIT.fullmatch(visit_id) or (hidden and years != 0):
         visit_id = _hash("visit", f"{visit.patient_id.strip()}\n{visit_id}", key)
     if age is not None and age > TOP_AGE:
         years = min(years, max(0.0, years - (age - TOP_AGE)))

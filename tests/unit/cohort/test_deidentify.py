@@ -1,4 +1,4 @@
-"""De-identification: no id, path, date or age above 89 survives; pseudonyms hold together and cannot be guessed."""
+"""De-identification: no id, path, date or age from 90 on survives; pseudonyms hold together and cannot be guessed."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def visit(**fields: Any) -> Visit:
 
 @pytest.mark.parametrize(
     ("age", "shown"),
-    [(None, None), (0.0, 0.0), (74.5, 74.5), (89.0, 89.0), (89.01, 90.0), (90.0, 90.0), (90.1, 90.0), (112.0, 90.0)],
+    [(None, None), (0.0, 0.0), (74.5, 74.5), (89.0, 89.0), (89.99, 89.99), (90.0, 90.0), (90.1, 90.0), (112.0, 90.0)],
 )
-def test_ages_above_89_are_90(age: float | None, shown: float | None) -> None:
+def test_ages_of_90_and_more_are_90(age: float | None, shown: float | None) -> None:
     assert cap_age(age) == shown
     cleaned = deidentify_visit(visit(age_years=age), KEY)
     assert cleaned.age_years == shown
@@ -81,6 +81,19 @@ def test_other_visit_ids_are_replaced(visit_id: str) -> None:
     assert len(replaced) == 16 and visit_id not in replaced
     assert replaced == deidentify_visit(visit(visit_id=visit_id), KEY).visit_id
     assert replaced != deidentify_visit(visit(visit_id=visit_id, patient_id="another"), KEY).visit_id
+
+
+@pytest.mark.parametrize("visit_id", ["m84", "ses-M084", "y7", "v8", "d2557"])
+def test_visit_id_does_not_tell_a_capped_age(visit_id: str) -> None:
+    """The age at baseline, which is shown, and `m84` make the true one."""
+    kept = deidentify_visit(visit(visit_id=visit_id, age_years=89.5, years_from_baseline=7.0), KEY)
+    assert (kept.visit_id, kept.age_years) == (visit_id, 89.5)
+    for age, at_least in ((92.0, ()), (90.0, ()), (89.0, ("age_years",))):
+        late = visit(visit_id=visit_id, age_years=age, at_least=at_least, years_from_baseline=7.0)
+        replaced = deidentify_visit(late, KEY)
+        assert len(replaced.visit_id) == 16 and replaced == deidentify_visit(late, KEY)
+        first = deidentify_visit(late.model_copy(update={"years_from_baseline": 0.0}), KEY)
+        assert first.visit_id == visit_id, "no earlier visit has an age"
 
 
 def test_time_from_baseline_does_not_tell_a_capped_age() -> None:
