@@ -7,6 +7,7 @@ one is tested on the other only without them.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ EDUCATION_LEVELS = {
 }
 """Educ is a code and not years; of OASIS-2's years: below 12, 12, 13 to 15, 16, above 16."""
 SEXES = {"F": "female", "M": "male"}
+EDITED = "not the released file: its SHA-256 differs"
 FILLED_IN = "CDR without MMSE and Educ, which the released file has only together; is it an edited copy?"
 
 ICV_CM3 = (900.0, 2200.0)
@@ -51,11 +53,20 @@ _ID = re.compile(r"(OAS1_\d{4})_(MR\d+)", re.IGNORECASE | re.ASCII)
 
 def read_oasis1(file: Path) -> Iterator[Visit | RejectedRow]:
     """One visit for each person with a CDR; rescans and people without a CDR are set aside. The label is a proxy from
-    the CDR (see `cdr_label`). Measures: `icv` and `whole_brain`, mm3.
+    the CDR (see `cdr_label`). Measures: `icv` and `whole_brain`, mm3. A file other than the released one is a warning.
 
     Raises StudyFileError when the file cannot be used as a whole.
     """
-    return visit_per_row(read_study_table(file, _COLUMNS, tuple(_COLUMNS)), _visit)
+    edited = warnings_of(file, OASIS1_SHA256)
+    return visit_per_row(read_study_table(file, _COLUMNS, tuple(_COLUMNS)), lambda row: _visit(row, edited))
+
+
+def warnings_of(file: Path, released_sha256: str) -> tuple[str, ...]:
+    """What is to be said at each visit of a table that is not the released one, byte for byte."""
+    if not file.is_file():  # said when it is read
+        return ()
+    with file.open("rb") as stream:
+        return () if hashlib.file_digest(stream, "sha256").hexdigest() == released_sha256 else (EDITED,)
 
 
 def head_measures(row: StudyRow) -> tuple[Measure, ...]:
@@ -71,7 +82,7 @@ def head_measures(row: StudyRow) -> tuple[Measure, ...]:
     return (icv,) if fraction is None else (icv, measure("whole_brain", fraction * icv_cm3 * 1000))
 
 
-def _visit(row: StudyRow) -> Visit:
+def _visit(row: StudyRow, warnings: tuple[str, ...]) -> Visit:
     match = _ID.fullmatch(row.text("ID") or "")
     if not match:
         raise ValueError("ID is not of the form OAS1_NNNN_MRN")
@@ -91,6 +102,6 @@ def _visit(row: StudyRow) -> Visit:
         education_level=education,
         mmse=mmse,
         measures=head_measures(row),
-        warnings=(FILLED_IN,) if education is None and mmse is None else (),
+        warnings=(*warnings, FILLED_IN) if education is None and mmse is None else warnings,
         source=row.place,
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from clinical_reasoner.cohort.cdr import CDR_SOURCE, cdr_label, mmse_points, visit_per_row
 from clinical_reasoner.cohort.columns import StudyRow, read_study_table
 from clinical_reasoner.cohort.joins import DAYS_PER_YEAR
-from clinical_reasoner.cohort.oasis1 import SEXES, head_measures
+from clinical_reasoner.cohort.oasis1 import SEXES, head_measures, warnings_of
 from clinical_reasoner.cohort.visits import Visit
 from clinical_reasoner.records import RejectedRow
 
@@ -40,14 +40,16 @@ _MRI_ID = re.compile(r"(OAS2_\d{4})_(MR\d+)", re.IGNORECASE | re.ASCII)
 
 def read_oasis2(file: Path) -> Iterator[Visit | RejectedRow]:
     """One visit for each row. Age, MMSE and CDR are those of the visit, and the label is a proxy from that CDR (see
-    `cdr_label`); time is that since the first scan, MR Delay. Measures: `icv` and `whole_brain`, mm3.
+    `cdr_label`); time is that since the first scan, MR Delay. Measures: `icv` and `whole_brain`, mm3. A file other than
+    the released one is a warning.
 
     Raises StudyFileError when the file cannot be used as a whole.
     """
-    return visit_per_row(read_study_table(file, _COLUMNS, tuple(_COLUMNS)), _visit)
+    edited = warnings_of(file, OASIS2_SHA256)
+    return visit_per_row(read_study_table(file, _COLUMNS, tuple(_COLUMNS)), lambda row: _visit(row, edited))
 
 
-def _visit(row: StudyRow) -> Visit:
+def _visit(row: StudyRow, warnings: tuple[str, ...]) -> Visit:
     match = _MRI_ID.fullmatch(row.text("MRI ID") or "")
     if not match:
         raise ValueError("MRI ID is not of the form OAS2_NNNN_MRN")
@@ -69,5 +71,6 @@ def _visit(row: StudyRow) -> Visit:
         mmse=mmse_points(row, "MMSE"),
         measures=head_measures(row),
         years_from_baseline=delay_days / DAYS_PER_YEAR,
+        warnings=warnings,
         source=row.place,
     )

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from clinical_reasoner.cohort import oasis1
 from clinical_reasoner.cohort.columns import StudyFileError
-from clinical_reasoner.cohort.oasis1 import FILLED_IN, OASIS1_SHA256, read_oasis1
+from clinical_reasoner.cohort.oasis1 import EDITED, FILLED_IN, OASIS1_SHA256, read_oasis1
 from clinical_reasoner.cohort.visits import Visit
 from clinical_reasoner.records import Measure, RejectedRow
 from tests.unit.cohort.fixtures.released import released_oasis1
@@ -52,6 +53,7 @@ def test_full_row(tmp_path: Path) -> None:
                     Measure(name="icv", value=1344e3, unit="mm3"),
                     Measure(name="whole_brain", value=0.743 * 1344 * 1000, unit="mm3"),
                 ),
+                warnings=(EDITED,),
                 source="oasis_cross-sectional.csv:2",
             )
         ],
@@ -106,7 +108,7 @@ def test_missing_value_is_unknown_and_the_row_is_used(tmp_path: Path, column: st
 def test_nothing_that_the_study_does_not_tell(tmp_path: Path) -> None:
     (visit,), _ = read(tmp_path, GOOD)
     assert (visit.marital_status, visit.apoe4_copies, visit.segmenter, visit.field_strength_t) == (None,) * 4
-    assert (visit.years_from_baseline, visit.warnings) == (0, ())
+    assert visit.years_from_baseline == 0
 
 
 def test_wrong_asf_is_not_read(tmp_path: Path) -> None:
@@ -116,7 +118,17 @@ def test_wrong_asf_is_not_read(tmp_path: Path) -> None:
 
 def test_cdr_that_an_editor_filled_in_is_pointed_out(tmp_path: Path) -> None:
     (visit,), _ = read(tmp_path, "OAS1_9002_MR1,M,R,28,,,,0,1588,0.803,1.105,N/A")
-    assert visit.warnings == (FILLED_IN,)
+    assert visit.warnings == (EDITED, FILLED_IN)
+
+
+def test_released_file_is_told_by_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read(tmp_path, GOOD)
+    file = tmp_path / "oasis_cross-sectional.csv"
+    monkeypatch.setattr(oasis1, "OASIS1_SHA256", hashlib.sha256(file.read_bytes()).hexdigest())
+    (visit,), _ = split(read_oasis1(file))
+    assert visit.warnings == ()
+    (edited,), _ = read(tmp_path, with_cell("SES", ""))
+    assert edited == visit.model_copy(update={"warnings": (EDITED,)})
 
 
 @pytest.mark.parametrize(

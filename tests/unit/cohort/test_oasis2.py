@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
+from clinical_reasoner.cohort import oasis2
 from clinical_reasoner.cohort.columns import StudyFileError
+from clinical_reasoner.cohort.oasis1 import EDITED
 from clinical_reasoner.cohort.oasis2 import read_oasis2
 from clinical_reasoner.cohort.visits import Visit, choose_visits
 from clinical_reasoner.records import Measure, RejectedRow
@@ -45,12 +48,21 @@ def test_full_rows_of_one_person(tmp_path: Path) -> None:
             Measure(name="icv", value=1344e3, unit="mm3"),
             Measure(name="whole_brain", value=0.743 * 1344 * 1000, unit="mm3"),
         ),
+        warnings=(EDITED,),
         source="oasis_longitudinal.csv:2",
     )
     later = visits[1]
     assert (later.visit_id, later.label, later.age_years, later.mmse) == ("MR3", "MCI", 76, 24)
     assert later.years_from_baseline == pytest.approx(731 / 365.25)
     assert (later.education_level, later.marital_status, later.apoe4_copies) == (None, None, None)
+
+
+def test_released_file_is_told_by_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read(tmp_path, FIRST)
+    released = hashlib.sha256((tmp_path / "oasis_longitudinal.csv").read_bytes()).hexdigest()
+    monkeypatch.setattr(oasis2, "OASIS2_SHA256", released)
+    assert read(tmp_path, FIRST)[0][0].warnings == ()
+    assert [one.warnings for one in read(tmp_path, FIRST, THIRD)[0]] == [(EDITED,)] * 2
 
 
 @pytest.mark.parametrize("group", ["Converted", "Nondemented", "Demented", "", "a new group"])
