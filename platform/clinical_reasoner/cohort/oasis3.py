@@ -31,6 +31,8 @@ OASIS3 = "OASIS-3"
 DEMOGRAPHICS, CDR_FORM, VOLUMES = "OASIS3_demographics", "OASIS3_UDSb4_cdr", "OASIS3_Freesurfer_output"
 MARITAL_FORM, DIAGNOSIS_FORM = "OASIS3_UDSa1_participant_demo", "OASIS3_UDSd1_diagnoses"
 DIAGNOSIS_SOURCE = "UDS form D1"
+MOST_DAYS = 365
+"""Between a visit and a scan, or a form with what hardly changes."""
 APOE4_COPIES = {"22": "0", "23": "0", "33": "0", "24": "1", "34": "1", "44": "2"}
 """APOE names both alleles; 0 is missing."""
 
@@ -61,14 +63,13 @@ class _Person:
     age_at_entry_years: float | None = None
 
 
-def read_oasis3(folder: Path, max_days: int = 365, only_with_scan: bool = False) -> Iterator[Visit | RejectedRow]:
+def read_oasis3(folder: Path) -> Iterator[Visit | RejectedRow]:
     """One visit for each row of OASIS3_UDSb4_cdr.csv, with age and MMSE of that day.
 
     OASIS3_demographics.csv is joined by subject, OASIS3_UDSd1_diagnoses.csv by subject and day. Where the folder has
     the latter, the label is that diagnosis alone and a visit without one is set aside; else it is a proxy from the CDR
     (see `cdr_label`). OASIS3_UDSa1_participant_demo.csv and OASIS3_Freesurfer_output.csv, which may be missing too, are
-    joined by subject and nearest day, at most `max_days` apart (see `join_nearest`): no scan serves two visits.
-    `only_with_scan` sets aside the visits that have none.
+    joined by subject and nearest day, at most MOST_DAYS apart (see `join_nearest`): no scan serves two visits.
 
     Raises StudyFileError when a file cannot be used as a whole or one of the first two is not there.
     """
@@ -77,8 +78,8 @@ def read_oasis3(folder: Path, max_days: int = 365, only_with_scan: bool = False)
     people = _read_people(files, rejected)
     visits = read_dated(_rows(CDR_FORM, files), _visit_fields, rejected)
     diagnoses = join_nearest(read_dated(_rows(DIAGNOSIS_FORM, files), _diagnosis, rejected), visits, 0, rejected)
-    marital = join_nearest(read_dated(_rows(MARITAL_FORM, files), _marital, rejected), visits, max_days, rejected)
-    scans = join_nearest(read_dated(_rows(VOLUMES, files), scan_fields, rejected), visits, max_days, rejected)
+    marital = join_nearest(read_dated(_rows(MARITAL_FORM, files), _marital, rejected), visits, MOST_DAYS, rejected)
+    scans = join_nearest(read_dated(_rows(VOLUMES, files), scan_fields, rejected), visits, MOST_DAYS, rejected)
     unused = (place for subject, (place, _) in people.items() if subject not in visits)
     yield from rejected
     yield from (set_aside(place, "no clinical visit of this person") for place in unused)
@@ -87,8 +88,6 @@ def read_oasis3(folder: Path, max_days: int = 365, only_with_scan: bool = False)
         for day, dated in sorted(days.items()):
             key = (subject, day)
             try:
-                if only_with_scan and key not in scans:
-                    raise ValueError(f"no scan of this person within {max_days} days")
                 fields = dated.value | _label(dated.row, diagnoses.get(key), DIAGNOSIS_FORM in files)
                 fields |= _person_fields(person, day, fields["age_years"])
             except ValueError as error:

@@ -31,10 +31,8 @@ from tests.unit.cohort.fixtures.oasis3 import (
 ANN, BOB = "OAS39001", "OAS39002"
 
 
-def read(
-    folder: Path, tables: Mapping[str, Lines], max_days: int = 365, only_with_scan: bool = False
-) -> tuple[list[Visit], list[RejectedRow]]:
-    rows = list(read_oasis3(write(folder, tables), max_days, only_with_scan))
+def read(folder: Path, tables: Mapping[str, Lines]) -> tuple[list[Visit], list[RejectedRow]]:
+    rows = list(read_oasis3(write(folder, tables)))
     return [row for row in rows if isinstance(row, Visit)], [row for row in rows if isinstance(row, RejectedRow)]
 
 
@@ -117,20 +115,6 @@ def test_scan_goes_to_the_nearest_visit_of_its_person_within_the_window(tmp_path
         (f"{VOLUMES}.csv:6", far),
         (f"{VOLUMES}.csv:7", far),
     ]
-    assert (
-        len(read(tmp_path, tables, max_days=366)[1]) == 4
-    )  # as near as that, Ann's last scan is still not the nearest
-
-
-def test_only_with_scan(tmp_path: Path) -> None:
-    tables = {
-        DEMOGRAPHICS: (person(ANN),),
-        CDR: (visit(ANN, 0), visit(ANN, 700)),
-        VOLUMES: (scan(ANN, 650),),
-    }
-    (only,), rejected = read(tmp_path, tables, only_with_scan=True)
-    assert (only.visit_id, round(only.years_from_baseline, 1)) == ("d0700", 1.9)
-    assert [row.reason for row in rejected] == ["no scan of this person within 365 days"]
 
 
 @pytest.mark.parametrize(
