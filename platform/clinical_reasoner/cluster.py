@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,21 @@ def connect(logical_cpus: int) -> None:
         ray.init(address="auto", **common)
     else:
         ray.init(address="local", num_cpus=logical_cpus, include_dashboard=False, **common)
+
+
+@contextmanager
+def quiet_console() -> Iterator[None]:
+    """Ray Data's notes about an execution, which say nothing to a user, go to its log file alone; warnings are still
+    printed."""
+    handlers = [handler for handler in logging.getLogger("ray.data").handlers if handler.name == "console"]
+    levels = [handler.level for handler in handlers]
+    try:
+        for handler in handlers:
+            handler.setLevel(max(handler.level, logging.WARNING))
+        yield
+    finally:
+        for handler, level in zip(handlers, levels, strict=True):
+            handler.setLevel(level)
 
 
 def local_or_name(model: str) -> str:

@@ -16,11 +16,15 @@ from clinical_reasoner.holding import held
 from clinical_reasoner.imaging.stage import make_measures
 from clinical_reasoner.rationales.stage import make_rationales
 from clinical_reasoner.runs import RunFolder
+from clinical_reasoner.stages import model_fingerprint
 from clinical_reasoner.task import load_task
 
 
 def run_pipeline(config: PipelineConfig) -> None:
-    """Make every stage that is not finished, then print the comparison."""
+    """Make every stage that is not finished, then print the comparison. Raises RunError, before anything is made, when
+    the folder of a model is not there."""
+    for model in (config.teacher.model, config.student.base):
+        model_fingerprint(model)
     for part in (generate_rationales, distill_students, evaluate_models):
         part(config)
 

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clinical_reasoner.cluster import connect
+from clinical_reasoner.cluster import connect, quiet_console
 from clinical_reasoner.cohort.population import Population
 from clinical_reasoner.cohort.readers import local_path
 from clinical_reasoner.cohort.study import to_be_measured
@@ -234,7 +234,8 @@ def _run_pipeline(
             num_cpus=1,
             compute=ray.data.TaskPoolStrategy(size=workers),
         )
-        with watched("scans", rows, lambda: run.count_rows(f"{work}/measured")):
+        bar = watched("scans", rows, lambda: run.count_rows(f"{work}/measured"))
+        with quiet_console(), bar:
             measured.write_parquet(run.child(work, "measured"))
     finally:
         context.checkpoint_config = None

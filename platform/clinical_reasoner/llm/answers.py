@@ -143,10 +143,10 @@ def _alternative(task: DiagnosisTask, label: str) -> re.Pattern[str]:
 def option_probabilities(tokens: TokenLogprobs, task: DiagnosisTask) -> tuple[float, ...] | None:
     """P(label), in the order of the task's labels, from the log-probabilities where the option letter was written.
 
-    The letter's place is the token that holds it in the last answer, the one that `parse_answer` reads: at its
-    beginning, or after the name of a diagnosis, where the probabilities are those given that name. The candidates there
-    are renormalised over the options. None when that answer has no such letter, or no candidate is an option. An option
-    outside the reported candidates gets probability 0.
+    The letter's place is the token that holds it at the beginning of the last answer, the one that `parse_answer`
+    reads; behind the name of a diagnosis it would be sure of itself, whatever led to the name. The candidates there
+    are renormalised over the options. None when that answer begins with no letter, or no candidate is an option. An
+    option outside the reported candidates gets probability 0.
     """
     place = _option_place(tokens, task)
     if place is None:
@@ -173,10 +173,7 @@ def _option_place(tokens: TokenLogprobs, task: DiagnosisTask) -> int | None:
 
 
 def _letter_place(answer: str, task: DiagnosisTask) -> int | None:
-    """Offset of the option letter in an answer."""
+    """Offset of the option letter with which an answer begins."""
     letters = "".join(task.options)
     found = re.match(rf"(?:{_WORD})?\(?(?P<option>[{letters}])(?!\w)", answer)
-    if not found:
-        last = _LETTER_LAST.match(answer)
-        found = last if last and last["option"] in task.options and task.read_label(last["name"]) else None
     return found.start("option") if found else None

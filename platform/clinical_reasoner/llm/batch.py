@@ -6,17 +6,15 @@ run continues where it stopped.
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clinical_reasoner.cluster import connect, local_or_name
+from clinical_reasoner.cluster import connect, local_or_name, quiet_console
 from clinical_reasoner.config.teacher import EngineConfig, SamplingConfig
 from clinical_reasoner.llm.answers import TokenLogprobs
 from clinical_reasoner.llm.prompting import Message
@@ -159,21 +157,6 @@ def _run_pipeline(run: RunFolder, batch: Batch, steps: _Steps) -> None:
             settled.write_parquet(run.child(batch.work, "generated"))
     finally:
         context.checkpoint_config = None
-
-
-@contextmanager
-def quiet_console() -> Iterator[None]:
-    """Ray Data's notes about an execution, which say nothing to a user, go to its log file alone; warnings are still
-    printed."""
-    handlers = [handler for handler in logging.getLogger("ray.data").handlers if handler.name == "console"]
-    levels = [handler.level for handler in handlers]
-    try:
-        for handler in handlers:
-            handler.setLevel(max(handler.level, logging.WARNING))
-        yield
-    finally:
-        for handler, level in zip(handlers, levels, strict=True):
-            handler.setLevel(level)
 
 
 @dataclass(frozen=True)

@@ -263,8 +263,6 @@ EXPECTED = (0.25, 0.625, 0.125)
         ["D", "iag", "nosis", ":", " (", "B", ")", "<|end|>"],
         ["Diagnosis", ":", " option", " ", "B", "."],
         ["Answer", ":", " Option", " (", "B", ")", " mild", " cognitive", " impairment"],
-        ["Diagnosis", ":", " mild", " cognitive", " impairment", " (", "B", ")", "<|im_end|>"],
-        ["Diagnosis", ":", " MCI", ", option", " ", "B", ".", "</s>", "\n"],
         ["The", " diagnosis", " is", " (", "B", ")", " MCI", ".", "<|end|>"],
         # the word stands earlier, and so does a letter
         ["The", " diagnosis", " is", " hard", ".", " Vitamin", " B", "12", ".\n", "Diagnosis", ":", " (", "B", ")"],
@@ -344,6 +342,9 @@ def test_letter_is_that_of_the_answer_that_is_read(task: DiagnosisTask, texts: S
         ["Diagnosis", ":", " (", "D", ")"],
         ["Vitamin", " B"],
         ["Diagnosis", ":", " mild", " cognitive", " impairment"],
+        # behind the name it says nothing more
+        ["Diagnosis", ":", " mild", " cognitive", " impairment", " (", "B", ")", "<|im_end|>"],
+        ["Diagnosis", ":", " MCI", ", option", " ", "B", ".", "</s>", "\n"],
         # the letter is the beginning of a word
         ["Diagnosis", ":", " A", "lz", "heimer"],
         ["Diagnosis", ":", " C", "annot", " say"],

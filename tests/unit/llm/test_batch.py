@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from clinical_reasoner.cluster import quiet_console
 from clinical_reasoner.config.teacher import EngineConfig, SamplingConfig
 from clinical_reasoner.llm.batch import (
     ENGINE_ERROR,
@@ -19,7 +20,6 @@ from clinical_reasoner.llm.batch import (
     engine_arguments,
     engine_environment,
     generate,
-    quiet_console,
     read_generation,
     sampling_params,
     worker_bundle,
