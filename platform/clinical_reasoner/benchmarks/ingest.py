@@ -40,7 +40,7 @@ from clinical_reasoner.imaging.phantom_volumes import PhantomParameters
 from clinical_reasoner.imaging.scans import LabelMap, Volume
 from clinical_reasoner.imaging.slices import compose, save_png, slice_images
 from clinical_reasoner.imaging.stage import measure_items, work_items
-from clinical_reasoner.imaging.volumes import regional_volumes
+from clinical_reasoner.imaging.volumes import ratios, regional_volumes
 from clinical_reasoner.records import PATIENTS, PatientRow, to_table
 from clinical_reasoner.runs import RunFolder
 
@@ -138,7 +138,8 @@ def _plain_rate(items: pa.Table, imaging: ImagingConfig, folder: Path) -> tuple[
 
 def _measure_plainly(segmentation: str, image: str, pictures: Path, imaging: ImagingConfig) -> Measures:
     label_map = LabelMap(*_open_plainly(segmentation, np.int32))
-    measures = {**regional_volumes(label_map, FREESURFER), **horn_roundness(label_map)}
+    volumes = regional_volumes(label_map, FREESURFER)
+    measures = volumes | ratios(volumes) | horn_roundness(label_map)
     if imaging.faces or imaging.slices:
         scan = Volume(*_open_plainly(image, np.float32))
         if imaging.faces:

@@ -33,7 +33,7 @@ from clinical_reasoner.cohort.fields import (
     read_years,
     wanted_columns,
 )
-from clinical_reasoner.cohort.visits import RATINGS, REGIONS, SHAPES, Visit, measure, set_aside
+from clinical_reasoner.cohort.visits import RATINGS, RATIOS, REGIONS, SHAPES, Visit, measure, set_aside
 from clinical_reasoner.config.columns import MeasureColumns, TableMapping
 from clinical_reasoner.errors import UserError
 from clinical_reasoner.records import Measure, RejectedRow
@@ -139,7 +139,7 @@ def _measure(row: StudyRow, name: str, parts: MeasureColumns) -> Measure | None:
 def _check_measures(mapping: TableMapping) -> None:
     for name, parts in mapping.measures.items():
         units = ("mm3", "cm3", "ml") if name in REGIONS else ("rating",) if name in RATINGS else ("1",)
-        if name in (*REGIONS, *RATINGS, *SHAPES) and parts.unit not in units:
+        if name in (*REGIONS, *RATINGS, *SHAPES, *RATIOS) and parts.unit not in units:
             raise UserError(f"measures.{name}.unit: {parts.unit!r} does not fit; use {' or '.join(units)}")
         if name in REGIONS and parts.combine != "sum" and len(parts.columns) > 1:
             raise UserError(f"measures.{name}.combine: a region is the sum of its columns, not their {parts.combine}")

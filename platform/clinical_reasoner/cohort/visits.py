@@ -27,6 +27,8 @@ REGIONS = (
 )
 SHAPES = ("temporal_horn_roundness", "frontal_horn_roundness")
 """0..1 (unit `1`), higher = rounder."""
+RATIOS = ("hippocampal_occupancy",)
+"""0..1 (unit `1`), lower = more affected."""
 RATINGS = ("mta", "gca", "koedam", "fazekas")
 """Visual ratings (unit `rating`), higher = worse."""
 

@@ -67,7 +67,7 @@ class DeidentifyConfig(StrictConfig):
     """File with the key, outside of the study's folder; None takes it from the environment variable
     CLINICAL_REASONER_ID_KEY."""
     ages: bool = True
-    """Ages above 89 years become 90 or older."""
+    """Ages from 90 years on become 90 or older; without an age to compare by, their MRI is not graded by w-scores."""
     notes: Literal["drop", "redact", "keep"] = "drop"
     """Free text (`note` of a mapped table): left out; kept with names, dates, numbers and the like replaced by their
     kind, which takes the extra `deidentify`; or kept as it is."""

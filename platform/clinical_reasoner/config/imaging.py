@@ -18,7 +18,7 @@ class ImagingConfig(StrictConfig):
     cube_side: int = Field(default=96, ge=16, le=256)
     """Side of a cube, voxels; it shows 210 mm."""
     faces: bool = True
-    """Open every scan and warn where facial tissue is present."""
+    """Warn where facial tissue is present in a scan that is opened: to be measured, or to be shown."""
     lookup_table: str | None = None
     """Table of the label maps' numbers and names in the form of FreeSurferColorLUT.txt; None means FreeSurfer's
     numbers, which SynthSeg uses too."""

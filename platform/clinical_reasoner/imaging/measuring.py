@@ -23,7 +23,7 @@ from clinical_reasoner.imaging.labels import FREESURFER, LabelScheme
 from clinical_reasoner.imaging.scans import HIGHEST_LABEL, LabelMap, ScanError, Volume, open_label_map, open_volume
 from clinical_reasoner.imaging.slices import compose, save_png, slice_images
 from clinical_reasoner.imaging.stats_files import read_stats_volumes
-from clinical_reasoner.imaging.volumes import missing_regions, regional_volumes
+from clinical_reasoner.imaging.volumes import missing_regions, ratios, regional_volumes
 from clinical_reasoner.records import Measure, MeasuresRow, arrow_schema
 from clinical_reasoner.runs import RunFolder
 
@@ -194,7 +194,7 @@ def _label_map(path: str | None, how: Measuring) -> tuple[LabelMap | None, str |
 def _regions(
     path: Path, label_map: LabelMap | None, problem: str | None, segmenter: str | None, how: Measuring
 ) -> Measured:
-    """Volumes of the tables where there are any, else of the label map; shapes of the label map."""
+    """Volumes of the tables where there are any, else of the label map; their ratios; shapes of the label map."""
     tables = stats_tables(path)
     told = [] if problem is None else [problem]
     if tables:
@@ -214,7 +214,7 @@ def _regions(
     if segmenter is None:
         told.append(UNKNOWN_SEGMENTER)
     measures = [Measure(name=name, value=value, unit="mm3") for name, value in volumes.items()]
-    measures += [Measure(name=name, value=value, unit="1") for name, value in shapes.items()]
+    measures += [Measure(name=name, value=value, unit="1") for name, value in (ratios(volumes) | shapes).items()]
     return Measured(tuple(measures), segmenter, tuple(told))
 
 

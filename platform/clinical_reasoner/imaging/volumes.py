@@ -45,6 +45,18 @@ def regional_volumes(label_map: LabelMap, scheme: LabelScheme) -> dict[str, floa
     return volumes
 
 
+def ratios(volumes: Mapping[str, float]) -> dict[str, float]:
+    """Ratios of regional volumes (mm³) by the names of cohort/visits.py RATIOS, where their regions are known.
+
+    Hippocampal occupancy = hippocampus / (hippocampus + inferior lateral ventricle), 0..1: how much of its place the
+    hippocampus still fills (Heister 2011, Neurology 77:1619). Lower = more affected; needs no head size.
+    """
+    hippocampus, horn = volumes.get("hippocampus"), volumes.get("inferior_lateral_ventricle")
+    if not hippocampus or horn is None:
+        return {}
+    return {"hippocampal_occupancy": hippocampus / (hippocampus + horn)}
+
+
 def checked_icv(icv_mm3: float) -> float:
     """The intracranial volume, mm³. Raises ScanError when it is not that of a head."""
     low, high = ICV_MM3

@@ -13,7 +13,7 @@ from PIL import Image
 
 from clinical_reasoner.cohort.population import Population
 from clinical_reasoner.cohort.stage import make_patients
-from clinical_reasoner.cohort.visits import REGIONS, SHAPES
+from clinical_reasoner.cohort.visits import RATIOS, REGIONS, SHAPES
 from clinical_reasoner.config.loading import load_config
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.imaging.measuring import ITEMS, Measuring
@@ -57,7 +57,7 @@ def test_what_is_measured_is_what_was_drawn(config: PipelineConfig) -> None:
     for index, (item, row) in enumerate(zip(some.to_pylist(), rows, strict=True), start=3):
         found = {measure["name"]: measure["value"] for measure in row["measures"]}
         phantom = draw_phantom(bodies.population, bodies.parameters, bodies.seed, index)
-        assert set(found) == {*REGIONS, *SHAPES}
+        assert set(found) == {*REGIONS, *SHAPES, *RATIOS}
         assert {name: found[name] for name in REGIONS} == pytest.approx(phantom.volumes, rel=0.005)
         assert (row["segmenter"], row["reason"], row["warnings"]) == ("phantom", None, [])
         kept = open_label_map(Path(config.run.path, item["segmentation_path"]), None)

@@ -12,7 +12,7 @@ import pytest
 from clinical_reasoner.cohort.visits import REGIONS
 from clinical_reasoner.imaging.labels import FREESURFER, PARCELS, LabelScheme
 from clinical_reasoner.imaging.scans import LabelMap, ScanError, open_label_map
-from clinical_reasoner.imaging.volumes import checked_icv, missing_regions, regional_volumes
+from clinical_reasoner.imaging.volumes import checked_icv, missing_regions, ratios, regional_volumes
 
 nib: Any = nibabel  # typed in part
 COUNTS = {label: 20 + label % 7 for labels in FREESURFER.ids.values() for label in labels}
@@ -140,3 +140,10 @@ def test_scan_in_place_of_a_label_map() -> None:
 
 def test_parcels_are_those_of_the_table() -> None:
     assert {1000 + number for number in PARCELS} <= COUNTS.keys()
+
+
+def test_occupancy_falls_when_the_horn_takes_the_place_of_the_hippocampus() -> None:
+    volumes = {"hippocampus": 7000.0, "inferior_lateral_ventricle": 1750.0}
+    assert ratios(volumes) == {"hippocampal_occupancy": pytest.approx(0.8)}
+    assert ratios({"hippocampus": 5000.0, "inferior_lateral_ventricle": 5000.0})["hippocampal_occupancy"] == 0.5
+    assert ratios({"hippocampus": 7000.0}) == {} == ratios({"inferior_lateral_ventricle": 1750.0})
