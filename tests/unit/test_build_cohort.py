@@ -31,6 +31,8 @@ ROOT = Path(__file__).parents[2]
 KEY = "0123456789abcdef" * 2
 WITH_LABEL_MAPS = {"bids": "samseg-7.3", "freesurfer": "freesurfer-6.0+voxels"}
 """Kind whose scans are measured, under Ray, and its segmenter: no table corrects FreeSurfer's for partial volume."""
+WITH_VOLUMES = ("adni", "mapped", "oasis3", "synthseg")
+"""Kinds whose tables tell regional volumes."""
 LIMIT_S = 240
 
 
@@ -123,6 +125,8 @@ def test_no_id_and_no_age_above_89_is_in_the_tables(built: Built) -> None:
 def test_it_says_what_became_of_the_cohort(built: Built, task: DiagnosisTask) -> None:
     for stage in ("patients", "measures", "findings"):
         assert re.search(rf"(?m)^\[{stage}\] \d+ rows, \d+ rejected", built.first)
+    # of fourteen people, too few are controls
+    assert ("MRI is not graded by w-scores" in built.first) == (built.kind in (*WITH_LABEL_MAPS, *WITH_VOLUMES))
     for output in (built.first, built.second):
         for label in task.label_names:
             assert re.search(rf"{label} [│ \d]+", output)

@@ -13,7 +13,7 @@ from clinical_reasoner.errors import UserError
 from clinical_reasoner.evidence.description import check_task_fields, describe
 from clinical_reasoner.evidence.grading import grade_patient
 from clinical_reasoner.evidence.measured import Measured, pictures_of, with_measures
-from clinical_reasoner.evidence.w_scores import cohort_norms, is_control, w_scores
+from clinical_reasoner.evidence.w_scores import cohort_norms, control_rows, is_control, w_scores
 from clinical_reasoner.imaging.norms import Norms, load_norms
 from clinical_reasoner.imaging.stage import MEASURES_STAGE
 from clinical_reasoner.records import FINDINGS, PATIENTS, FindingsRow, PatientRow, RejectedRow, Split
@@ -79,8 +79,17 @@ def _visits(
 def _norms(config: CohortRunConfig, run: RunFolder, measured: Measured | None, task: DiagnosisTask) -> Norms:
     if config.evidence.norms is not None:
         return load_norms(config.evidence.norms)
-    controls = _visits(run, measured, lambda row: is_control(row["split"], row["label"], task))
-    return cohort_norms((patient for patient, _ in controls), task, config.evidence.fewest_controls)
+    visits = _visits(run, measured, lambda row: is_control(row["split"], row["label"], task))
+    controls = control_rows((patient for patient, _ in visits), task)
+    norms = cohort_norms(controls, task, config.evidence.fewest_controls)
+    with_volumes = sum(bool(control.values) for control in controls)
+    if with_volumes and not norms.norms:
+        print(
+            f"[{FINDINGS_STAGE}] {with_volumes} controls of the training split have regional measures, and no "
+            f"segmenter and field strength has {config.evidence.fewest_controls} of known age, sex and ICV: MRI is not graded by "
+            "w-scores (evidence.fewest_controls, evidence.norms)"
+        )
+    return norms
 
 
 def _row(

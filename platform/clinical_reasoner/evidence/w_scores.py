@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from clinical_reasoner.imaging.norms import NormRow, Norms, fit_norms, w_score
 from clinical_reasoner.records import PatientRow, Split
@@ -11,15 +11,20 @@ from clinical_reasoner.task import DiagnosisTask, RegionalMeasure
 _FIT_SPLIT: Split = "train"
 
 
-def cohort_norms(patients: Iterable[PatientRow], task: DiagnosisTask, fewest: int) -> Norms:
-    """Norms of each finding with a `measure`, from the first visit of each control of the training split. A finding
-    has none for a segmenter and field strength with fewer than `fewest` controls."""
+def cohort_norms(controls: Sequence[NormRow], task: DiagnosisTask, fewest: int) -> Norms:
+    """Norms of each finding with a `measure`, from one row for each control of the training split. A finding has none
+    for a segmenter and field strength with fewer than `fewest` controls."""
+    worse = {finding.name: finding.measure.worse for finding in task.findings if finding.measure}
+    return fit_norms(controls, worse, fewest)
+
+
+def control_rows(patients: Iterable[PatientRow], task: DiagnosisTask) -> list[NormRow]:
+    """What norms are fitted on: the first visit of each control of the training split."""
     first: dict[str, NormRow] = {}
     for patient in patients:
         if is_control(patient.split, patient.label, task) and patient.patient_id not in first:
             first[patient.patient_id] = norm_row(patient, task)
-    worse = {finding.name: finding.measure.worse for finding in task.findings if finding.measure}
-    return fit_norms(list(first.values()), worse, fewest)
+    return list(first.values())
 
 
 def is_control(split: Split, label: str | None, task: DiagnosisTask) -> bool:

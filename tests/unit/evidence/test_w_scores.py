@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clinical_reasoner.evidence.grading import grade_patient
-from clinical_reasoner.evidence.w_scores import cohort_norms, finding_value, norm_row, w_scores
+from clinical_reasoner.evidence.w_scores import cohort_norms, control_rows, finding_value, norm_row, w_scores
 from clinical_reasoner.imaging.norms import Norms
 from clinical_reasoner.records import Measure, PatientRow
 from clinical_reasoner.task import DiagnosisTask, RegionalMeasure
@@ -43,9 +43,13 @@ def controls() -> list[PatientRow]:
     return [patient(number) for number in range(60)]
 
 
+def fitted(patients: list[PatientRow], task: DiagnosisTask) -> Norms:
+    return cohort_norms(control_rows(patients, task), task, FEWEST)
+
+
 @pytest.fixture(scope="module")
 def norms(controls: list[PatientRow], task: DiagnosisTask) -> Norms:
-    return cohort_norms(controls, task, FEWEST)
+    return fitted(controls, task)
 
 
 def with_volume(one: PatientRow, name: str, factor: float) -> PatientRow:
@@ -91,23 +95,23 @@ def test_norm_is_fitted_on_controls_of_the_training_split_alone(
     controls: list[PatientRow], norms: Norms, task: DiagnosisTask, change: dict[str, Any]
 ) -> None:
     others = [with_volume(patient(number, **change), "hippocampus", 0.5) for number in range(100, 115)]
-    assert cohort_norms([*controls, *others], task, FEWEST) == norms
+    assert fitted([*controls, *others], task) == norms
 
 
 def test_later_visits_of_a_control_do_not_count_again(
     controls: list[PatientRow], norms: Norms, task: DiagnosisTask
 ) -> None:
     later = [with_volume(one.model_copy(update={"visit_id": "m12"}), "hippocampus", 0.9) for one in controls]
-    assert cohort_norms([*controls, *later], task, FEWEST) == norms
+    assert fitted([*controls, *later], task) == norms
 
 
 def test_too_few_controls_give_no_norm(controls: list[PatientRow], task: DiagnosisTask) -> None:
-    assert cohort_norms(controls[: FEWEST - 1], task, FEWEST) == Norms()
+    assert fitted(controls[: FEWEST - 1], task) == Norms()
     assert w_scores(patient(), task, Norms()) == {}
 
 
 def test_task_without_controls_has_no_norms(controls: list[PatientRow], task: DiagnosisTask) -> None:
-    assert cohort_norms(controls, task.model_copy(update={"controls": None}), FEWEST) == Norms()
+    assert fitted(controls, task.model_copy(update={"controls": None})) == Norms()
 
 
 @pytest.mark.parametrize(
