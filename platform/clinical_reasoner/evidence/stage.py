@@ -85,9 +85,9 @@ def _norms(config: CohortRunConfig, run: RunFolder, measured: Measured | None, t
     with_volumes = sum(bool(control.values) for control in controls)
     if with_volumes and not norms.norms:
         print(
-            f"[{FINDINGS_STAGE}] {with_volumes} controls of the training split have regional measures, and no "
-            f"segmenter and field strength has {config.evidence.fewest_controls} of known age, sex and ICV: MRI is not graded by "
-            "w-scores (evidence.fewest_controls, evidence.norms)"
+            f"[{FINDINGS_STAGE}] {with_volumes} controls of the training split have regional measures, but in no "
+            f"segmenter and field strength {config.evidence.fewest_controls} of known age, sex and ICV: "
+            "MRI is not graded by w-scores (evidence.fewest_controls, evidence.norms)"
         )
     return norms
 
