@@ -7,7 +7,7 @@ from clinical_reasoner.distillation.stage import model_folder, student_stage
 from clinical_reasoner.errors import UserError
 from clinical_reasoner.evidence.description import check_task_fields
 from clinical_reasoner.llm.prompting import Exemplar, load_exemplars
-from clinical_reasoner.rationales.stage import chosen_exemplars
+from clinical_reasoner.rationales.exemplars import exemplar_choice
 from clinical_reasoner.runs import RunFolder
 from clinical_reasoner.serving.panel import Panel, student_role, teacher_role
 from clinical_reasoner.task import load_task
@@ -39,7 +39,7 @@ def make_panel(config: PipelineConfig) -> Panel:
     """Task, models and threshold. Raises TaskError where the task or exemplar file cannot be used."""
     task = load_task(config.task.file)
     check_task_fields(task, config.task.file)
-    teacher = teacher_role(config.teacher.model, chosen_exemplars(config, task))
+    teacher = teacher_role(config.teacher.model, exemplar_choice(config, task), config.rationales.words())
     return Panel(task, student_role(config.serving.student_arm), teacher, config.serving.threshold)
 
 

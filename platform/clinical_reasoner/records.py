@@ -12,8 +12,9 @@ from typing import Any, Literal, Union, get_args, get_origin
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
+from clinical_reasoner.asks import Ask as Ask
+
 Split = Literal["train", "validation", "test"]
-Ask = Literal["rationalize", "diagnose", "direct"]
 
 
 class _Row(BaseModel):
@@ -134,7 +135,10 @@ class RationaleRow(_Row):
     prompt_version: str
     shots: int = Field(ge=0)
     """Number of exemplars in the prompt."""
+    exemplars: tuple[str, ...] = ()
+    """Their names in the exemplar file, in the order of the prompt."""
     seed: int
+    """With which this answer was sampled."""
     text: str
     """Raw text of the model, as it came."""
     rationale: str | None = None
@@ -158,13 +162,19 @@ class PredictionRow(_Row):
     visit_id: str
     model: str
     arm: str
-    """Trained or asked: `direct`, `few_shot`, `label_only`, `rationale_then_label`, `baseline`, `ceiling`."""
+    """How it was asked or trained: an arm of `asks.ASK_KINDS`, `label_only`, `rationale_then_label`, `baseline`,
+    `ceiling`."""
     split: Split
     label: str
     predicted: str | None = None
-    """None where the answer could not be parsed; counts as an error in every metric."""
+    """None where no answer could be parsed; counts as an error in every metric. With several samples the label that
+    most of them name."""
     probabilities: tuple[float, ...] | None = None
+    """Probability of each label, in the order of the task's labels; with several samples their mean."""
+    confidence: float | None = Field(default=None, ge=0, le=1)
+    """Agreement: share of the samples that name `predicted`; None where only one was taken."""
     rationale: str | None = None
+    """With several samples that of the first one that names `predicted`, an accepted one before others."""
     seconds: float | None = None
     """Wall time of this visit's answer where it was measured alone, seconds."""
 

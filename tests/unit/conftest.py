@@ -14,6 +14,7 @@ from clinical_reasoner.config.loading import load_config
 from clinical_reasoner.evidence.description import Evidence, evidence_of
 from clinical_reasoner.evidence.grading import grade_patient
 from clinical_reasoner.llm.prompting import Exemplar, load_exemplars
+from clinical_reasoner.rationales.exemplars import ExemplarChoice
 from clinical_reasoner.records import PatientRow
 from clinical_reasoner.reference.writer import Wording
 from clinical_reasoner.task import DiagnosisTask, load_task
@@ -25,6 +26,11 @@ DRAWN = 6000
 
 Golden = Callable[[str, str], None]
 """`golden(name, text)`: the text is exactly that of the file. UPDATE_GOLDENS=1 writes the file, on purpose only."""
+
+
+def always(exemplars: tuple[Exemplar, ...]) -> ExemplarChoice:
+    """All of these, in their order."""
+    return ExemplarChoice(exemplars, len(exemplars), "fixed", "file", seed=0)
 
 
 @pytest.fixture(scope="session")

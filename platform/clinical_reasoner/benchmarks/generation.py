@@ -34,7 +34,7 @@ from clinical_reasoner.llm.batch import (
 from clinical_reasoner.llm.prompting import Message
 from clinical_reasoner.rationales.asks import make_asks
 from clinical_reasoner.rationales.rows import AskRenderer, RationaleFinisher
-from clinical_reasoner.rationales.stage import chosen_exemplars
+from clinical_reasoner.rationales.stage import teacher_renderer
 from clinical_reasoner.records import FINDINGS, RATIONALES
 from clinical_reasoner.runs import RunFolder
 from clinical_reasoner.task import load_task
@@ -58,7 +58,7 @@ def benchmark_generation(config: PipelineConfig) -> dict[str, Any]:
     import ray
 
     task = load_task(config.task.file)
-    renderer = AskRenderer(task, chosen_exemplars(config, task))
+    renderer = teacher_renderer(config, task)
     model = Model(config.teacher.model, config.teacher.engine, config.teacher.sampling, len(task.labels) + 2)
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(folder)
@@ -66,7 +66,8 @@ def benchmark_generation(config: PipelineConfig) -> dict[str, Any]:
         make_measures(config, run)
         make_findings(config, run)
         ray.shutdown()  # started for the measures of scans; the plain engine has the machine to itself
-        asks = make_asks(run.read_table("findings", FINDINGS), {"diagnose": ("train", "validation", "test")})
+        findings = run.read_table("findings", FINDINGS)
+        asks = make_asks(findings, {"diagnose": ("train", "validation", "test")}, seed=model.sampling.seed)
         chats = [renderer(row) for row in asks.to_pylist()]
         before = _plain_rate(model, chats)
         stage = _stage_rate(config, run, asks, model, renderer)
@@ -83,7 +84,7 @@ def benchmark_generation(config: PipelineConfig) -> dict[str, Any]:
 def _stage_rate(config: PipelineConfig, run: RunFolder, asks: pa.Table, model: Model, renderer: AskRenderer) -> float:
     import ray
 
-    finisher = TimedFinisher(RationaleFinisher(renderer, model.source, model.sampling.seed))
+    finisher = TimedFinisher(RationaleFinisher(renderer, model.source))
     batch = Batch(asks, "row_id", "work/benchmark", config.rationales.rows_per_block)
     rows = generate(run, batch, model, renderer, finisher, _TIMED, config.run.logical_cpus).to_pylist()
     ray.shutdown()

@@ -1,4 +1,4 @@
-"""The teacher, its engine, and what it is asked."""
+"""The teacher, its engine, and how it is sampled."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from clinical_reasoner.config.base import StrictConfig
-from clinical_reasoner.records import Ask, Split
 
 THROUGHPUT = (
     "max_num_seqs",
@@ -68,6 +67,7 @@ class SamplingConfig(StrictConfig):
     max_tokens: int = Field(default=320, ge=8)
     """Longest answer, tokens."""
     seed: int = Field(default=0, ge=0)
+    """Every answer is sampled with a seed of its own that follows from this one and the row's id."""
 
 
 class TeacherConfig(StrictConfig):
@@ -79,26 +79,3 @@ class TeacherConfig(StrictConfig):
     def identity(self) -> dict[str, Any]:
         """What its answers depend on, besides the content of the model."""
         return {**self.model_dump(mode="json", exclude={"engine"}), "engine": self.engine.identity()}
-
-
-class AsksConfig(StrictConfig):
-    """Which splits each ask is put about."""
-
-    rationalize: tuple[Split, ...] = ("train",)
-    """The diagnosis is told and the rationale asked for: what students learn from."""
-    diagnose: tuple[Split, ...] = ("test",)
-    """Few-shot reasoning, then the diagnosis."""
-    direct: tuple[Split, ...] = ("test",)
-    """The diagnosis alone."""
-
-    def splits(self) -> dict[Ask, tuple[Split, ...]]:
-        return {"rationalize": self.rationalize, "diagnose": self.diagnose, "direct": self.direct}
-
-
-class RationalesConfig(StrictConfig):
-    asks: AsksConfig = AsksConfig()
-    shots: int = Field(default=3, ge=0, le=16)
-    """Exemplars in the prompts of `rationalize` and `diagnose`: the labels in turn, in the order of the file; `direct`
-    has none."""
-    rows_per_block: int = Field(default=50, ge=1)
-    """Asks per block of work: what a kill can lose at the most, for each engine."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.config.student import Arm
 from clinical_reasoner.llm.prompting import render_answer, render_messages
 from clinical_reasoner.records import Ask, RejectedRow, Split
@@ -30,13 +31,13 @@ def make_examples(
 ) -> tuple[pa.Table, list[RejectedRow]]:
     """Prompt and completion (chat messages) of each visit of a split, and the visits that have no usable rationale.
 
-    The label is always the recorded diagnosis; the rationale is the accepted answer to `rationalize`.
+    The label is always the recorded diagnosis; the rationale is the first accepted one of those that were written for
+    it.
     """
-    accepted = {
-        (row["patient_id"], row["visit_id"]): row["rationale"]
-        for row in rationales.to_pylist()
-        if row["ask"] == "rationalize" and row["accepted"]
-    }
+    accepted: dict[tuple[str, str], str] = {}
+    for row in rationales.to_pylist():
+        if ASK_KINDS[row["ask"]].told_label and row["accepted"]:
+            accepted.setdefault((row["patient_id"], row["visit_id"]), row["rationale"])
     ask = ARM_ASKS[arm]
     rows: list[dict[str, Any]] = []
     rejected: list[RejectedRow] = []
@@ -44,7 +45,7 @@ def make_examples(
         if visit["split"] != split:
             continue
         rationale = accepted.get((visit["patient_id"], visit["visit_id"]))
-        if ask != "direct" and rationale is None:
+        if ASK_KINDS[ask].gives_rationale and rationale is None:
             source = f"findings row {number}"
             rejected.append(RejectedRow(source=source, stage=f"students/{arm}", reason="no accepted rationale"))
             continue

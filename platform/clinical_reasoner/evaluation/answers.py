@@ -11,6 +11,7 @@ from clinical_reasoner.distillation.examples import ARM_ASKS
 from clinical_reasoner.distillation.stage import model_folder, student_stage
 from clinical_reasoner.llm.batch import Batch, Model, generate
 from clinical_reasoner.rationales.asks import make_asks
+from clinical_reasoner.rationales.exemplars import NO_EXEMPLARS
 from clinical_reasoner.rationales.rows import AskRenderer, RationaleFinisher
 from clinical_reasoner.records import FINDINGS, RATIONALES
 from clinical_reasoner.runs import Manifest, RunFolder
@@ -38,9 +39,10 @@ def _make_answers(config: PipelineConfig, run: RunFolder, arm: Arm) -> Manifest:
     task = load_task(config.task.file)
 
     def make() -> Rows:
-        asks = make_asks(run.read_table("findings", FINDINGS), {ARM_ASKS[arm]: ("test",)})
-        renderer = AskRenderer(task, ())
-        finisher = RationaleFinisher(renderer, student_stage(arm), student.sampling.seed)
+        findings = run.read_table("findings", FINDINGS)
+        asks = make_asks(findings, {ARM_ASKS[arm]: ("test",)}, seed=student.sampling.seed)
+        renderer = AskRenderer(task, NO_EXEMPLARS)
+        finisher = RationaleFinisher(renderer, student_stage(arm))
         work = work_folder(run, stage)
         with tempfile.TemporaryDirectory() as scratch:
             source = run.local_folder(model_folder(arm), scratch)

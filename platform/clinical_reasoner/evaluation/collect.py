@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from clinical_reasoner import __version__
+from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.config.cohort import SyntheticCohort
 from clinical_reasoner.config.loading import to_yaml
 from clinical_reasoner.config.pipeline import PipelineConfig
@@ -23,8 +24,7 @@ from clinical_reasoner.runs import RunFolder
 from clinical_reasoner.task import DiagnosisTask, load_task
 
 NAMES: dict[Key, str] = {
-    ("teacher", "direct"): "Teacher, direct",
-    ("teacher", "few_shot"): "Teacher, few-shot reasoning",
+    **{("teacher", kind.arm): f"Teacher, {kind.title}" for kind in ASK_KINDS.values() if kind.arm},
     ("student", "label_only"): "Student, label only",
     ("student", "rationale_then_label"): "Student, rationale then label",
     BASELINE: "Logistic regression",
@@ -71,9 +71,11 @@ def _trained_on(config: PipelineConfig, run: RunFolder) -> dict[Key, int]:
 
 def _differences(predictions: pa.Table, keys: list[Key], resamples: int, seed: int) -> list[tuple[str, Estimate]]:
     students = [key for key in keys if key[0] == "student"]
+    reasoned: list[Key] = [("teacher", kind.arm) for kind in ASK_KINDS.values() if kind.arm and kind.gives_rationale]
     pairs = [
         (("student", "rationale_then_label"), ("student", "label_only")),
-        (("teacher", "few_shot"), ("teacher", "direct")),
+        *((key, ("teacher", "direct")) for key in reasoned),
+        *((("teacher", "few_shot"), key) for key in reasoned if key != ("teacher", "few_shot")),
         *((student, BASELINE) for student in students),
         *((student, ("teacher", "few_shot")) for student in students),
     ]

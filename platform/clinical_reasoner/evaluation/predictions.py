@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pyarrow as pa
 
+from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.config.cohort import SyntheticCohort
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.distillation.baselines import evidence_frame, fit_logistic_regression, predict_probabilities
+from clinical_reasoner.distillation.examples import ARM_ASKS
 from clinical_reasoner.evaluation.answers import answers_stage
 from clinical_reasoner.evaluation.ceiling import Posterior, bayes_posterior
 from clinical_reasoner.evidence.description import parse_description
 from clinical_reasoner.evidence.measured import Measured, with_measures
-from clinical_reasoner.records import FINDINGS, PATIENTS, PREDICTIONS, RATIONALES, PatientRow, PredictionRow, to_table
+from clinical_reasoner.rationales.consistency import consensus, samples_together
+from clinical_reasoner.records import (
+    FINDINGS,
+    PATIENTS,
+    PREDICTIONS,
+    RATIONALES,
+    Ask,
+    PatientRow,
+    PredictionRow,
+    to_table,
+)
 from clinical_reasoner.runs import Manifest, RunFolder
 from clinical_reasoner.stages import Rows, Stage, run_stage
 from clinical_reasoner.task import DiagnosisTask, load_task
 
 PREDICTIONS_STAGE = "predictions"
-TEACHER_ARMS = {"direct": "direct", "diagnose": "few_shot"}
+TEACHER_ARMS = {ask: kind.arm for ask, kind in ASK_KINDS.items() if kind.arm}
 """Ask -> arm of the teacher."""
 BASELINE = ("logistic regression", "baseline")
 CEILING = ("Bayes rule", "ceiling")
@@ -37,10 +52,10 @@ def make_predictions(config: PipelineConfig, run: RunFolder) -> Manifest:
     def make() -> Rows:
         task = load_task(config.task.file)
         findings = run.read_table("findings", FINDINGS)
-        rows = _answered(run.read_table("rationales", RATIONALES), "teacher", TEACHER_ARMS)
+        rows = _answered(run.read_table("rationales", RATIONALES), "teacher", TEACHER_ARMS, task)
         for arm in arms:
             table = run.read_table(answers_stage(arm), RATIONALES)
-            rows += _answered(table, "student", dict.fromkeys(("direct", "diagnose"), arm))
+            rows += _answered(table, "student", {ARM_ASKS[arm]: arm}, task)
         rows += _logistic_regression(findings, task, config.evaluation.seed)
         if isinstance(config.cohort, SyntheticCohort):
             rows += _bayes_rule(run, findings, bayes_posterior(config.cohort, config.evidence.cut_points, task), task)
@@ -50,17 +65,24 @@ def make_predictions(config: PipelineConfig, run: RunFolder) -> Manifest:
     return run_stage(run, Stage(PREDICTIONS_STAGE, settings, reads), make, overwrite=config.run.overwrite)
 
 
-def _answered(table: pa.Table, model: str, arms: dict[str, str]) -> list[PredictionRow]:
-    return [
-        PredictionRow(
-            **{name: row[name] for name in ("patient_id", "visit_id", "split", "label", "predicted", "rationale")},
-            model=model,
-            arm=arms[row["ask"]],
-            probabilities=None if row["probabilities"] is None else tuple(row["probabilities"]),
-        )
-        for row in table.to_pylist()
-        if row["ask"] in arms and row["split"] == "test"
-    ]
+def _answered(table: pa.Table, model: str, arms: Mapping[Ask, str], task: DiagnosisTask) -> list[PredictionRow]:
+    rows = [row for row in table.to_pylist() if row["ask"] in arms and row["split"] == "test"]
+    return [_together(samples, model, arms, task) for samples in samples_together(rows)]
+
+
+def _together(samples: list[dict[str, Any]], model: str, arms: Mapping[Ask, str], task: DiagnosisTask) -> PredictionRow:
+    """One prediction of all samples of an ask about a visit."""
+    said = consensus([(row["predicted"], row["probabilities"]) for row in samples], task.label_names)
+    agreeing = [row for row in samples if row["predicted"] == said.label]
+    shown = min(agreeing, key=lambda row: (not row["accepted"], row["sample"]))
+    return PredictionRow(
+        **{name: shown[name] for name in ("patient_id", "visit_id", "split", "label", "rationale")},
+        model=model,
+        arm=arms[shown["ask"]],
+        predicted=said.label,
+        probabilities=said.probabilities,
+        confidence=said.agreement if len(samples) > 1 else None,
+    )
 
 
 def _logistic_regression(findings: pa.Table, task: DiagnosisTask, seed: int) -> list[PredictionRow]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 
+from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.records import Ask
 from clinical_reasoner.task import DiagnosisTask
 
@@ -43,7 +44,7 @@ class Answer:
     rationale: str | None
     """None for a direct answer."""
     label: str | None
-    """None for `rationalize`, whose label was given."""
+    """None where the label was given."""
 
 
 @dataclass(frozen=True)
@@ -53,26 +54,30 @@ class ParseFailure:
 
 
 def parse_answer(text: str, ask: Ask, task: DiagnosisTask) -> Answer | ParseFailure:
-    """Read the answer to an ask. The last answer line counts; a rationale is what stands before it.
+    """Read the answer to an ask. The last answer line counts and a rationale is what stands before it; where the
+    label is asked for first, the first answer line counts and a rationale is what follows it.
 
     Text between `<think>` and `</think>` belongs to neither.
     """
+    kind = ASK_KINDS[ask]
     text = without_thinking(text)
     if not text.strip():
         return ParseFailure("empty answer")
     if "<think>" in text:
         return ParseFailure("thinking was cut")
     lines = _answer_lines(text, task)
-    if ask == "rationalize":
+    if not kind.gives_label:
         rationale = (text[: lines[-1].start()] if lines and not text[lines[-1].end() :].strip() else text).strip()
         return Answer(rationale, None) if rationale else ParseFailure("no rationale")
     if not lines:
         return ParseFailure("no diagnosis line")
-    label = _read_answer(lines[-1].group("answer"), task)
-    if isinstance(label, ParseFailure) or ask == "direct":
+    line = lines[0 if kind.label_first else -1]
+    label = _read_answer(line["answer"], task)
+    if isinstance(label, ParseFailure) or not kind.gives_rationale:
         return label if isinstance(label, ParseFailure) else Answer(None, label)
-    rationale = text[: lines[-1].start()].strip()
-    return Answer(rationale, label) if rationale else ParseFailure("no rationale before the diagnosis")
+    rationale = (text[line.end() :] if kind.label_first else text[: line.start()]).strip()
+    side = "after" if kind.label_first else "before"
+    return Answer(rationale, label) if rationale else ParseFailure(f"no rationale {side} the diagnosis")
 
 
 def without_thinking(text: str) -> str:
@@ -140,15 +145,17 @@ def _alternative(task: DiagnosisTask, label: str) -> re.Pattern[str]:
     return re.compile(rf"(?:{_OR}|/)\W{{0,4}}(?:(?i:{names})|[{letters}])\b")
 
 
-def option_probabilities(tokens: TokenLogprobs, task: DiagnosisTask) -> tuple[float, ...] | None:
+def option_probabilities(
+    tokens: TokenLogprobs, task: DiagnosisTask, *, label_first: bool = False
+) -> tuple[float, ...] | None:
     """P(label), in the order of the task's labels, from the log-probabilities where the option letter was written.
 
-    The letter's place is the token that holds it at the beginning of the last answer, the one that `parse_answer`
-    reads; behind the name of a diagnosis it would be sure of itself, whatever led to the name. The candidates there
-    are renormalised over the options. None when that answer begins with no letter, or no candidate is an option. An
-    option outside the reported candidates gets probability 0.
+    The letter's place is the token that holds it at the beginning of the answer that `parse_answer` reads: the last
+    one, or with `label_first` the first; behind the name of a diagnosis it would be sure of itself, whatever led to the
+    name. The candidates there are renormalised over the options. None when that answer begins with no letter, or no
+    candidate is an option. An option outside the reported candidates gets probability 0.
     """
-    place = _option_place(tokens, task)
+    place = _option_place(tokens, task, 0 if label_first else -1)
     if place is None:
         return None
     mass = dict.fromkeys(task.options, 0.0)
@@ -160,14 +167,14 @@ def option_probabilities(tokens: TokenLogprobs, task: DiagnosisTask) -> tuple[fl
     return tuple(mass[option] / total for option in task.options) if total > 0 else None
 
 
-def _option_place(tokens: TokenLogprobs, task: DiagnosisTask) -> int | None:
-    """Index of the token with the option letter of the last answer line."""
+def _option_place(tokens: TokenLogprobs, task: DiagnosisTask, which: int) -> int | None:
+    """Index of the token with the option letter of this answer line."""
     text = _THINKING.sub(lambda thought: " " * len(thought.group()), "".join(token for token, _ in tokens))
     lines = _answer_lines(_END_MARK.sub("", text), task)
-    letter = _letter_place(lines[-1]["answer"], task) if lines else None
+    letter = _letter_place(lines[which]["answer"], task) if lines else None
     if letter is None:
         return None
-    place = lines[-1].start("answer") + letter
+    place = lines[which].start("answer") + letter
     ends = accumulate(len(token) for token, _ in tokens)
     return next(index for index, end in enumerate(ends) if end > place)
 

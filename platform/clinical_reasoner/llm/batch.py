@@ -183,7 +183,7 @@ def build_batch_processor(
     params = sampling_params(model)
 
     def preprocess(row: Row) -> Row:
-        return {**row, "messages": render(row), "sampling_params": params}
+        return {**row, "messages": render(row), "sampling_params": row_params(params, row)}
 
     def postprocess(row: Row) -> Row:
         return finish(row, read_generation(row, model))
@@ -217,6 +217,11 @@ def build_batch_processor(
 def sampling_params(model: Model) -> dict[str, Any]:
     """Keyword arguments of vLLM's SamplingParams."""
     return {**model.sampling.model_dump(), "logprobs": model.logprobs}
+
+
+def row_params(params: dict[str, Any], row: Row) -> dict[str, Any]:
+    """With the row's own `seed` where it has one: under a shared seed, samples of one prompt would all be the same."""
+    return {**params, "seed": row["seed"]} if "seed" in row else params
 
 
 def engine_arguments(engine: EngineConfig) -> dict[str, Any]:

@@ -1,20 +1,21 @@
 """Render: from an ask about a patient to chat messages. Fixed instructions first, then exemplars, the patient last.
 
-One Jinja2 file per ask, in a folder per prompt version, with the blocks `system`, `user` and `assistant`; the last one
-is how an answer looks, for exemplars and for training a student.
+Jinja2 files, in a folder per prompt version, with the blocks `system`, `user` and `assistant`; the last one is how an
+answer looks, for exemplars and for training a student.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.records import Ask
 from clinical_reasoner.task import DiagnosisTask, TaskError
 
@@ -33,6 +34,8 @@ class Exemplar:
     rationale: str
     label: str
     """Table name of the diagnosis."""
+    name: str = field(default="", compare=False)
+    """Key in the exemplar file; says nothing about the case."""
 
 
 def render_messages(
@@ -42,16 +45,19 @@ def render_messages(
     *,
     exemplars: Sequence[Exemplar] = (),
     label: str | None = None,
+    words: str | None = None,
     version: str = PROMPT_VERSION,
 ) -> list[Message]:
     """Messages of one ask, up to and with the user's turn about the patient.
 
-    `description` ends with the question. `label` is the known diagnosis; `rationalize` needs it (ValueError otherwise)
-    and no other ask may see it.
+    `description` ends with the question. `label` is the known diagnosis; an ask that is told it needs it (ValueError
+    otherwise) and no other ask may see it. `words` is the length asked for, as in "Write the rationale in {words}
+    words."; None leaves it open.
     """
-    if (label is not None) != (ask == "rationalize"):
-        raise ValueError(f"ask {ask!r} {'needs' if ask == 'rationalize' else 'must not be given'} the known label")
-    messages = [{"role": "system", "content": _block(version, ask, "system", task=task)}]
+    told = ASK_KINDS[ask].told_label
+    if (label is not None) != told:
+        raise ValueError(f"ask {ask!r} {'needs' if told else 'must not be given'} the known label")
+    messages = [{"role": "system", "content": _block(version, ask, "system", task=task, words=words)}]
     for exemplar in exemplars:
         answer = task.answer_text(exemplar.label)
         messages.append({"role": "user", "content": _user(version, ask, exemplar.description, answer)})
@@ -95,7 +101,7 @@ def _read_exemplar(path: str, name: str, entry: Any, task: DiagnosisTask) -> Exe
         raise TaskError(f"{path}: {name}: diagnosis is none of {', '.join(task.label_names)}")
     question = task.question_text()
     description = entry["patient_description"].strip().removesuffix(question).rstrip()
-    return Exemplar(f"{description}\n\n{question}", entry["clinical_rationale"].strip(), label)
+    return Exemplar(f"{description}\n\n{question}", entry["clinical_rationale"].strip(), label, name)
 
 
 def _user(version: str, ask: Ask, description: str, answer: str) -> str:
@@ -103,12 +109,12 @@ def _user(version: str, ask: Ask, description: str, answer: str) -> str:
 
 
 def _block(version: str, ask: Ask, block: str, **values: Any) -> str:
-    template = _template(version, ask)
+    template = _template(version, ASK_KINDS[ask].template)
     return "".join(template.blocks[block](template.new_context(values))).strip()
 
 
 @lru_cache(maxsize=32)
-def _template(version: str, ask: Ask) -> Template:
+def _template(version: str, name: str) -> Template:
     environment = Environment(
         loader=PackageLoader("clinical_reasoner", "llm/prompts"),
         undefined=StrictUndefined,
@@ -116,4 +122,4 @@ def _template(version: str, ask: Ask) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(f"{version}/{ask}.j2")
+    return environment.get_template(f"{version}/{name}.j2")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.evidence.claims import ClaimCounts, count_claims, extract_claims
 from clinical_reasoner.evidence.description import parse_description
 from clinical_reasoner.llm.answers import (
@@ -15,6 +16,8 @@ from clinical_reasoner.llm.answers import (
 )
 from clinical_reasoner.llm.batch import Generation, Row
 from clinical_reasoner.llm.prompting import PROMPT_VERSION, Exemplar, Message, render_messages
+from clinical_reasoner.rationales.asks import visit_key
+from clinical_reasoner.rationales.exemplars import ExemplarChoice
 from clinical_reasoner.records import RationaleRow
 from clinical_reasoner.task import DiagnosisTask
 
@@ -24,15 +27,25 @@ class AskRenderer:
     """Row of asks -> chat messages."""
 
     task: DiagnosisTask
-    exemplars: tuple[Exemplar, ...]
+    exemplars: ExemplarChoice
+    words: str | None = None
+    """Length of the rationale asked for, as in `render_messages`."""
 
     def __call__(self, row: Row) -> list[Message]:
-        known = row["label"] if row["ask"] == "rationalize" else None
-        exemplars = self.exemplars_of(row["ask"])
-        return render_messages(row["ask"], row["description"], self.task, exemplars=exemplars, label=known)
+        return render_messages(
+            row["ask"],
+            row["description"],
+            self.task,
+            exemplars=self.exemplars_of(row),
+            label=row["label"] if ASK_KINDS[row["ask"]].told_label else None,
+            words=self.words,
+        )
 
-    def exemplars_of(self, ask: str) -> tuple[Exemplar, ...]:
-        return () if ask == "direct" else self.exemplars
+    def exemplars_of(self, row: Row) -> tuple[Exemplar, ...]:
+        """Those of the visit: the same for all its asks that use any, and for all samples."""
+        if not ASK_KINDS[row["ask"]].uses_exemplars:
+            return ()
+        return self.exemplars.choose(visit_key(row["patient_id"], row["visit_id"]), row["description"], self.task)
 
 
 def reject_reason(generation: Generation, answer: Answer | ParseFailure, claims: ClaimCounts) -> str | None:
@@ -58,26 +71,29 @@ class RationaleFinisher:
 
     renderer: AskRenderer
     model: str
-    seed: int
 
     def __call__(self, row: Row, generation: Generation) -> Row:
-        task = self.renderer.task
+        task, kind = self.renderer.task, ASK_KINDS[row["ask"]]
+        exemplars = self.renderer.exemplars_of(row)
         answer = parse_answer(generation.text, row["ask"], task)
         parsed = answer if isinstance(answer, Answer) else None
         claims = count_claims(
             extract_claims(without_thinking(generation.text), task), parse_description(row["description"], task)
         )
         reason = reject_reason(generation, answer, claims)
+        own = ("row_id", "patient_id", "visit_id", "split", "label", "ask", "sample", "seed")
         return RationaleRow(
-            **{name: row[name] for name in ("row_id", "patient_id", "visit_id", "split", "label", "ask", "sample")},
+            **{name: row[name] for name in own},
             model=self.model,
             prompt_version=PROMPT_VERSION,
-            shots=len(self.renderer.exemplars_of(row["ask"])),
-            seed=self.seed,
+            shots=len(exemplars),
+            exemplars=tuple(exemplar.name for exemplar in exemplars),
             text=generation.text,
             rationale=parsed.rationale if parsed else None,
             predicted=parsed.label if parsed else None,
-            probabilities=None if row["ask"] == "rationalize" else option_probabilities(generation.tokens, task),
+            probabilities=option_probabilities(generation.tokens, task, label_first=kind.label_first)
+            if kind.gives_label
+            else None,
             claims_supported=claims.supported,
             claims_contradicted=claims.contradicted,
             claims_not_in_evidence=claims.not_in_evidence,

@@ -8,15 +8,17 @@ from typing import Any
 
 import pyarrow as pa
 
+from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.llm.batch import Batch, Model, Row, generate
-from clinical_reasoner.llm.prompting import PROMPT_VERSION, Exemplar, load_exemplars
+from clinical_reasoner.llm.prompting import PROMPT_VERSION
 from clinical_reasoner.rationales.asks import make_asks
+from clinical_reasoner.rationales.exemplars import exemplar_choice
 from clinical_reasoner.rationales.rows import AskRenderer, RationaleFinisher
 from clinical_reasoner.records import FINDINGS, RATIONALES, Ask
 from clinical_reasoner.runs import Manifest, RunFolder
 from clinical_reasoner.stages import Rows, Stage, file_fingerprint, model_fingerprint, run_stage, work_folder
-from clinical_reasoner.task import DiagnosisTask, TaskError, load_task
+from clinical_reasoner.task import DiagnosisTask, load_task
 
 RATIONALES_STAGE = "rationales"
 
@@ -24,7 +26,7 @@ RATIONALES_STAGE = "rationales"
 def make_rationales(config: PipelineConfig, run: RunFolder) -> Manifest:
     """Write `rationales/`. Every ask has its row; what is not fit for training says why in `reject_reason`."""
     task = load_task(config.task.file)
-    exemplars = chosen_exemplars(config, task)
+    renderer = teacher_renderer(config, task)
     settings = {
         "teacher": config.teacher.identity(),
         "weights": model_fingerprint(config.teacher.model),
@@ -36,9 +38,13 @@ def make_rationales(config: PipelineConfig, run: RunFolder) -> Manifest:
     stage = Stage(RATIONALES_STAGE, settings, ["findings"])
 
     def make() -> Rows:
-        asks = make_asks(run.read_table("findings", FINDINGS), config.rationales.asks.splits())
-        renderer = AskRenderer(task, exemplars)
-        finisher = RationaleFinisher(renderer, config.teacher.model, config.teacher.sampling.seed)
+        asks = make_asks(
+            run.read_table("findings", FINDINGS),
+            config.rationales.asks,
+            seed=config.teacher.sampling.seed,
+            samples={ask: config.rationales.samples_of(ask) for ask in config.rationales.asks},
+        )
+        finisher = RationaleFinisher(renderer, config.teacher.model)
         model = Model(config.teacher.model, config.teacher.engine, config.teacher.sampling, len(task.labels) + 2)
         batch = Batch(asks, "row_id", work_folder(run, stage), config.rationales.rows_per_block)
         table = generate(run, batch, model, renderer, finisher, RATIONALES, config.run.logical_cpus)
@@ -48,19 +54,9 @@ def make_rationales(config: PipelineConfig, run: RunFolder) -> Manifest:
     return run_stage(run, stage, make, overwrite=config.run.overwrite)
 
 
-def chosen_exemplars(config: PipelineConfig, task: DiagnosisTask) -> tuple[Exemplar, ...]:
-    """The exemplars of the run's few-shot prompts, the labels in turn. Raises TaskError when the file has too few."""
-    path = config.task.exemplars or task.exemplars
-    exemplars = load_exemplars(path, task)
-    if len(exemplars) < config.rationales.shots:
-        raise TaskError(f"{path}: {len(exemplars)} exemplars, but rationales.shots={config.rationales.shots}")
-    seen: Counter[str] = Counter()
-    turns = []
-    for exemplar in exemplars:
-        turns.append(seen[exemplar.label])
-        seen[exemplar.label] += 1
-    in_turn = [exemplar for _, exemplar in sorted(zip(turns, exemplars, strict=True), key=lambda pair: pair[0])]
-    return tuple(in_turn[: config.rationales.shots])
+def teacher_renderer(config: PipelineConfig, task: DiagnosisTask) -> AskRenderer:
+    """How a run asks its teacher. Raises TaskError when the exemplar file cannot be used or has too few."""
+    return AskRenderer(task, exemplar_choice(config, task), config.rationales.words())
 
 
 def summarise(table: pa.Table) -> dict[str, Any]:
@@ -79,9 +75,9 @@ def _counts(ask: Ask, rows: Sequence[Row]) -> dict[str, int]:
         "engine_errors": sum((row["reject_reason"] or "").startswith("engine:") for row in rows),
         "parsed": sum(row["rationale"] is not None or row["predicted"] is not None for row in rows),
     }
-    if ask != "rationalize":
+    if ASK_KINDS[ask].gives_label:
         counts["correct"] = sum(row["predicted"] is not None and row["predicted"] == row["label"] for row in rows)
-    if ask != "direct":
+    if ASK_KINDS[ask].gives_rationale:
         for name in ("claims_supported", "claims_contradicted", "claims_not_in_evidence"):
             counts[name] = sum(row[name] for row in rows)
     return {**counts, "output_tokens": sum(row["output_tokens"] for row in rows)}

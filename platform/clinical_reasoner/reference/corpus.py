@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
+from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.cohort.population import Population
 from clinical_reasoner.cohort.synthetic import draw_patient
 from clinical_reasoner.evidence.description import Evidence, describe_evidence, evidence_of, without_question
@@ -18,6 +19,7 @@ from clinical_reasoner.task import DiagnosisTask
 
 Role = Literal["teacher", "student"]
 ASK_SHARES: dict[Ask, float] = {"diagnose": 0.5, "rationalize": 0.25, "direct": 0.25}
+"""What the reference models are taught; they know no other ask."""
 
 THINNED_SHARE = 0.12
 """Share of the patients with much evidence missing."""
@@ -47,11 +49,11 @@ def chats(spec: CorpusSpec, max_shots: int) -> Iterator[list[Message]]:
     index = 0
     while True:
         ask = rng.choices(list(ASK_SHARES), weights=list(ASK_SHARES.values()))[0]
-        shots = rng.randint(0, max_shots) if ask != "direct" else 0
+        shots = rng.randint(0, max_shots) if ASK_KINDS[ask].uses_exemplars else 0
         own = rng.random() < 0.5 and shots == len(spec.exemplars)
         exemplars = list(spec.exemplars) if own else [_exemplar(spec, index + 1 + k, rng) for k in range(shots)]
         evidence, label = _case(spec, index, rng)
-        known = label if ask == "rationalize" else None
+        known = label if ASK_KINDS[ask].told_label else None
         if known and rng.random() < REDRAWN_SHARE:
             evidence = _redrawn(evidence, spec.task, rng)
         messages = render_messages(

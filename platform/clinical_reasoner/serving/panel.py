@@ -6,10 +6,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.config.student import Arm
 from clinical_reasoner.distillation.examples import ARM_ASKS
 from clinical_reasoner.llm.answers import ParseFailure, TokenLogprobs, option_probabilities, parse_answer
-from clinical_reasoner.llm.prompting import Exemplar, Message, render_messages
+from clinical_reasoner.llm.prompting import Message, render_messages
+from clinical_reasoner.rationales.exemplars import NO_EXEMPLARS, ExemplarChoice
 from clinical_reasoner.records import Ask
 from clinical_reasoner.serving.schema import AnsweredBy
 from clinical_reasoner.task import DiagnosisTask
@@ -23,7 +25,9 @@ class Role:
     model: str
     """Name in the response."""
     ask: Ask
-    exemplars: tuple[Exemplar, ...] = ()
+    exemplars: ExemplarChoice = NO_EXEMPLARS
+    words: str | None = None
+    """Length of the rationale asked for, as in `render_messages`."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +95,15 @@ def student_role(arm: Arm) -> Role:
     return Role("student", arm, ARM_ASKS[arm])
 
 
-def teacher_role(model: str, exemplars: tuple[Exemplar, ...]) -> Role:
+def teacher_role(model: str, exemplars: ExemplarChoice, words: str | None = None) -> Role:
     """The teacher, called by its hub name, or by the last name of its folder."""
-    return Role("teacher", Path(model).name if Path(model).is_dir() else model, "diagnose", exemplars)
+    return Role("teacher", Path(model).name if Path(model).is_dir() else model, "diagnose", exemplars, words)
 
 
 async def ask_role(role: Role, description: str, task: DiagnosisTask, ask_model: AskModel) -> Attempt:
     """Render, generate, parse. The description ends with the question."""
-    messages = render_messages(role.ask, description, task, exemplars=role.exemplars)
+    exemplars = role.exemplars.choose(description, description, task)
+    messages = render_messages(role.ask, description, task, exemplars=exemplars, words=role.words)
     try:
         reply = await ask_model(role, messages)
     except ModelUnavailableError as error:
@@ -113,4 +118,5 @@ def read_reply(reply: Reply, role: Role, task: DiagnosisTask) -> Reading | Unrea
         return Unreadable(role.name, answer.reason)
     if answer.label is None:
         return Unreadable(role.name, "no diagnosis")
-    return Reading(answer.label, answer.rationale, option_probabilities(reply.tokens, task))
+    probabilities = option_probabilities(reply.tokens, task, label_first=ASK_KINDS[role.ask].label_first)
+    return Reading(answer.label, answer.rationale, probabilities)

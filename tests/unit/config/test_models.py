@@ -9,7 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from clinical_reasoner.config.cohort import EvidenceConfig, TableCohort
-from clinical_reasoner.config.loading import load_config
+from clinical_reasoner.config.loading import ConfigError, load_config
+from clinical_reasoner.config.pipeline import PipelineConfig
+from clinical_reasoner.config.rationales import LENGTHS, RationalesConfig
 from clinical_reasoner.config.reference import ReferenceConfig
 from clinical_reasoner.config.student import StudentConfig
 from clinical_reasoner.config.teacher import THROUGHPUT, EngineConfig, TeacherConfig
@@ -76,6 +78,75 @@ def test_answers_do_not_depend_on_how_fast_an_engine_is() -> None:
 )
 def test_answers_depend_on_the_rest_of_an_engine(changed: dict[str, Any]) -> None:
     assert EngineConfig(**changed).identity() != EngineConfig().identity()
+
+
+def run_config(*overrides: str) -> PipelineConfig:
+    return load_config(PipelineConfig, CONFIGS / "demo.yaml", [f"rationales.{override}" for override in overrides])
+
+
+def test_ask_that_is_not_named_keeps_its_default() -> None:
+    default = {
+        "rationalize": ("train",),
+        "diagnose": ("test",),
+        "diagnose_zero_shot": (),
+        "diagnose_label_first": (),
+        "direct": ("test",),
+    }
+    assert RationalesConfig().asks == run_config().rationales.asks == default
+    named = run_config("asks.diagnose_zero_shot=[validation, test]", "asks.direct=[]").rationales.asks
+    assert named == default | {"diagnose_zero_shot": ("validation", "test"), "direct": ()}
+    assert RationalesConfig(asks={"direct": ("train",)}).asks == default | {"direct": ("train",)}
+    assert RationalesConfig().asks == default
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["samples=5"], "5 samples of 'rationalize', but teacher.sampling.temperature is 0.* set it above 0"),
+        (["samples={direct: 2}"], "2 samples of 'direct', but teacher.sampling.temperature is 0"),
+        (["samples=0"], "rationales.samples = 0 .*greater than or equal to 1"),
+        (["samples={direct: 0}"], "rationales.samples.direct = 0 .*greater than or equal to 1"),
+        (["samples={diagnos: 2}"], "rationales.samples.diagnos .*'rationalize', 'diagnose'"),
+        (["asks.diagnos=[test]"], "rationales.asks.diagnos .*'rationalize', 'diagnose'"),
+        (["asks.direct=[tests]"], "rationales.asks.direct.0 .*'train', 'validation' or 'test'"),
+        (["asks.rationalize=[]"], "rationales.asks.rationalize lacks 'train'"),
+        (["exemplar_choice=best"], "rationales.exemplar_choice .*'fixed', 'random' or 'nearest'"),
+        (["exemplar_order=label"], "rationales.exemplar_order .*'labels_in_turn', 'file' or 'shuffled'"),
+        (["length=long"], "rationales.length .*'brief', 'standard' or 'detailed' or should be a valid integer"),
+        (["length=5"], "rationales.length = 5 .*greater than or equal to 20"),
+        (["length=detailed"], "up to 500 words, about 667 tokens, but teacher.sampling.max_tokens=320 .*=667 or more"),
+        (["length=241"], "up to 241 words, about 322 tokens"),
+    ],
+)
+def test_what_a_teacher_cannot_be_asked(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run_config(*overrides)
+
+
+def test_samples_for_all_asks_or_for_some() -> None:
+    warm = ["teacher.sampling.temperature=0.7"]
+    one = load_config(PipelineConfig, CONFIGS / "demo.yaml", [*warm, "rationales.samples=5"]).rationales
+    some = load_config(PipelineConfig, CONFIGS / "demo.yaml", [*warm, "rationales.samples={diagnose: 5}"]).rationales
+    assert (one.samples_of("diagnose"), one.samples_of("direct")) == (5, 5)
+    assert (some.samples_of("diagnose"), some.samples_of("direct")) == (5, 1)
+    assert RationalesConfig().samples_of("rationalize") == 1
+    assert run_config("samples={diagnose: 1}").rationales.samples_of("diagnose") == 1  # alike is no matter then
+
+
+@pytest.mark.parametrize(
+    ("length", "words", "most"),
+    [
+        (None, None, 0),
+        ("brief", "50 to 120", 120),
+        ("standard", "200 to 300", 300),
+        ("detailed", "350 to 500", 500),
+        (150, "about 150", 150),
+    ],
+)
+def test_length_in_words(length: Any, words: str | None, most: int) -> None:
+    settings = RationalesConfig(length=length)
+    assert (settings.words(), settings.most_words()) == (words, most)
+    assert LENGTHS["standard"][0] < 269.4 < LENGTHS["standard"][1]  # the method's paper
 
 
 def test_seeds_of_a_recipe_are_all_different() -> None:

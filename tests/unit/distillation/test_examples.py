@@ -10,6 +10,7 @@ from clinical_reasoner.distillation.examples import ARM_ASKS, EXAMPLES, count_to
 from clinical_reasoner.evidence.description import with_question
 from clinical_reasoner.llm.answers import Answer, parse_answer
 from clinical_reasoner.llm.prompting import render_messages
+from clinical_reasoner.rationales.exemplars import NO_EXEMPLARS
 from clinical_reasoner.records import FINDINGS, RATIONALES, Ask, FindingsRow, RationaleRow, RejectedRow, Split, to_table
 from clinical_reasoner.serving import panel
 from clinical_reasoner.task import DiagnosisTask
@@ -39,23 +40,24 @@ def rationales_table() -> pa.Table:
         *,
         visit_id: str = "bl",
         ask: Ask = "rationalize",
+        sample: int = 0,
         accepted: bool = True,
         split: Split = "train",
     ) -> RationaleRow:
         return RationaleRow(
-            row_id=f"{patient}|{visit_id}|{ask}|0",
+            row_id=f"{patient}|{visit_id}|{ask}|{sample}",
             patient_id=patient,
             visit_id=visit_id,
             split=split,
             label="NC",
             ask=ask,
-            sample=0,
+            sample=sample,
             model="m",
             prompt_version="v1",
             shots=3,
             seed=0,
             text="raw",
-            rationale=f"Why {patient}.",
+            rationale=f"Why {patient}." if sample < 2 else "Another why.",
             predicted="NC",
             claims_supported=1,
             claims_contradicted=0,
@@ -66,7 +68,9 @@ def rationales_table() -> pa.Table:
         )
 
     rows = [
-        one("anna"),
+        one("anna", accepted=False),
+        one("anna", sample=1),
+        one("anna", sample=2),
         one("bert", split="test"),
         one("carl", accepted=False),
         one("dora", ask="diagnose"),
@@ -119,7 +123,7 @@ def test_answer_is_the_recorded_diagnosis_and_can_be_parsed(task: DiagnosisTask,
 @pytest.mark.parametrize("arm", ["label_only", "rationale_then_label"])
 def test_student_is_trained_on_the_prompt_that_it_is_asked_with(task: DiagnosisTask, arm: Arm) -> None:
     asked = panel.student_role(arm)
-    assert (asked.ask, asked.exemplars) == (ARM_ASKS[arm], ())
+    assert (asked.ask, asked.exemplars, asked.words) == (ARM_ASKS[arm], NO_EXEMPLARS, None)
     descriptions = {row["patient_id"]: row["description"] for row in findings_table(task).to_pylist()}
     for row in made(task, arm)[0].to_pylist():
         assert row["prompt"] == render_messages(asked.ask, descriptions[row["patient_id"]], task)

@@ -1,8 +1,9 @@
-"""Stages `students/ARM/answers` and `predictions`: what they are made again for."""
+"""Stages `students/ARM/answers` and `predictions`: what they are made again for, and what several samples become."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -10,9 +11,20 @@ import pytest
 from clinical_reasoner.config.loading import load_config
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.evaluation.answers import make_answers
-from clinical_reasoner.evaluation.predictions import make_predictions
+from clinical_reasoner.evaluation.collect import NAMES
+from clinical_reasoner.evaluation.predictions import TEACHER_ARMS, make_predictions
 from clinical_reasoner.evidence.description import describe
-from clinical_reasoner.records import FINDINGS, PREDICTIONS, RATIONALES, FindingsRow, PatientRow, Split, to_table
+from clinical_reasoner.records import (
+    FINDINGS,
+    PREDICTIONS,
+    RATIONALES,
+    Ask,
+    FindingsRow,
+    PatientRow,
+    RationaleRow,
+    Split,
+    to_table,
+)
 from clinical_reasoner.runs import RunError, RunFolder
 from clinical_reasoner.stages import Rows, Stage, run_stage
 from clinical_reasoner.task import DiagnosisTask
@@ -84,3 +96,71 @@ def test_place_of_the_key_changes_no_prediction(answered: RunFolder) -> None:
     assert make_predictions(config("cohort.deidentify.key_file=/moved/key"), answered) == first
     with pytest.raises(RunError, match=r"cohort\.deidentify\.ages: true -> false"):
         make_predictions(config("cohort.deidentify.ages=false"), answered)
+
+
+def answer(ask: Ask, sample: int, predicted: str | None, **given: Any) -> RationaleRow:
+    """Of the teacher about the test patient with AD."""
+    return RationaleRow(
+        **{
+            "row_id": f"test-AD|v|{ask}|{sample}",
+            "patient_id": "test-AD",
+            "visit_id": "v",
+            "split": "test",
+            "label": "AD",
+            "ask": ask,
+            "sample": sample,
+            "model": "m",
+            "prompt_version": "v1",
+            "shots": 0,
+            "seed": sample,
+            "text": "...",
+            "rationale": f"Because {sample}.",
+            "predicted": predicted,
+            "claims_supported": 1,
+            "claims_contradicted": 0,
+            "claims_not_in_evidence": 0,
+            "accepted": True,
+            "prompt_tokens": 9,
+            "output_tokens": 5,
+        }
+        | given
+    )
+
+
+def test_samples_of_an_ask_become_one_prediction(run: RunFolder, task: DiagnosisTask) -> None:
+    rows = [
+        answer("diagnose", 3, "AD", probabilities=(0.6, 0.4, 0.0)),
+        answer("diagnose", 0, "MCI", probabilities=(0.1, 0.9, 0.0)),
+        answer("diagnose", 1, "AD", probabilities=(0.8, 0.2, 0.0), accepted=False, reject_reason="..."),
+        answer("diagnose", 2, None, rationale=None, accepted=False),
+        answer("diagnose_zero_shot", 0, "NC", probabilities=(0.0, 0.25, 0.75)),
+        answer("diagnose_label_first", 0, None, rationale=None, accepted=False),
+        answer("diagnose_label_first", 1, None, rationale=None, accepted=False),
+        answer("rationalize", 0, None),
+        answer("direct", 0, "AD", split="validation"),
+    ]
+    visits = [visit(task, "train", "AD", 18, 80), visit(task, "train", "NC", 30, 70), visit(task, "test", "AD", 17, 85)]
+    finish(run, "findings", to_table(visits, FINDINGS))
+    finish(run, "rationales", to_table(rows, RATIONALES))
+    for arm in ARMS:
+        finish(run, f"students/{arm}/answers", RATIONALES.empty_table())
+    make_predictions(config(), run)
+    made = [row for row in run.read_table("predictions", PREDICTIONS).to_pylist() if row["model"] == "teacher"]
+    assert [(row["arm"], row["predicted"], row["confidence"], row["rationale"]) for row in made] == [
+        ("few_shot", "AD", 0.5, "Because 3."),  # the accepted one of two
+        ("zero_shot", "NC", None, "Because 0."),
+        ("label_first", None, 0.0, None),
+    ]
+    assert made[0]["probabilities"] == pytest.approx((0.5, 0.5, 0.0))
+    assert made[1]["probabilities"] == pytest.approx((0.0, 0.25, 0.75))
+    assert made[2]["probabilities"] is None
+
+
+def test_every_arm_of_the_teacher_has_its_name_in_the_report() -> None:
+    arms = {"diagnose": "few_shot", "diagnose_zero_shot": "zero_shot", "diagnose_label_first": "label_first"}
+    assert arms | {"direct": "direct"} == TEACHER_ARMS
+    assert {("teacher", arm) for arm in TEACHER_ARMS.values()} <= NAMES.keys()
+    assert (NAMES["teacher", "direct"], NAMES["teacher", "few_shot"]) == (
+        "Teacher, direct",
+        "Teacher, few-shot reasoning",
+    )

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.llm.answers import (
     Answer,
     ParseFailure,
@@ -223,7 +224,7 @@ def test_thinking_that_was_cut_is_no_rationale(task: DiagnosisTask) -> None:
     assert parse_answer("<think>Low MMSE, so", "rationalize", task) == ParseFailure(CUT)
 
 
-@given(text=st.text(), ask=st.sampled_from(["rationalize", "diagnose", "direct"]))
+@given(text=st.text(), ask=st.sampled_from(list(ASK_KINDS)))
 def test_any_text_is_an_answer_or_a_failure(task: DiagnosisTask, text: str, ask: Ask) -> None:
     for raw in (text, f"{text}\nDiagnosis: {text}", f"{text} Diagnosis: ({text}) {text}", f"Answer is {text}"):
         answer = parse_answer(raw, ask, task)
@@ -231,8 +232,8 @@ def test_any_text_is_an_answer_or_a_failure(task: DiagnosisTask, text: str, ask:
             assert answer.reason
             assert len(answer.reason) < 60
         else:
-            assert (answer.label in task.label_names) == (ask != "rationalize")
-            assert bool(answer.rationale) == (ask != "direct")
+            assert (answer.label in task.label_names) == ASK_KINDS[ask].gives_label
+            assert bool(answer.rationale) == ASK_KINDS[ask].gives_rationale
 
 
 # A rationale that ends in a line of asterisks loses that line, as the markup of the diagnosis would.
@@ -242,7 +243,9 @@ rationales = st.text(st.characters(exclude_categories=["Cs"], exclude_characters
 @given(rationale=rationales, data=st.data())
 def test_rendered_answer_is_read_back(task: DiagnosisTask, rationale: str, data: st.DataObject) -> None:
     label = data.draw(st.sampled_from(task.label_names))
-    written = {ask: render_answer(ask, rationale, label, task) for ask in ("rationalize", "diagnose", "direct")}
+    written = {ask: render_answer(ask, rationale, label, task) for ask in ASK_KINDS}
+    for ask in ("diagnose_zero_shot", "diagnose_label_first"):
+        assert parse_answer(written[ask], ask, task) == Answer(rationale.strip(), label)
     assert parse_answer(written["diagnose"], "diagnose", task) == Answer(rationale.strip(), label)
     assert parse_answer(written["direct"], "direct", task) == Answer(None, label)
     if "iagnosis" not in rationale.lower() and "nswer" not in rationale.lower():

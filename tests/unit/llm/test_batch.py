@@ -21,6 +21,7 @@ from clinical_reasoner.llm.batch import (
     engine_environment,
     generate,
     read_generation,
+    row_params,
     sampling_params,
     worker_bundle,
 )
@@ -34,6 +35,13 @@ MODEL = Model("m", EngineConfig(), SamplingConfig(), logprobs=5)
 def test_sampling_is_that_of_the_config_with_candidates() -> None:
     model = Model("m", EngineConfig(), SamplingConfig(temperature=0.7, top_p=0.9, max_tokens=64, seed=3), logprobs=5)
     assert sampling_params(model) == {"temperature": 0.7, "top_p": 0.9, "max_tokens": 64, "seed": 3, "logprobs": 5}
+
+
+def test_row_with_a_seed_of_its_own_is_sampled_with_it() -> None:
+    params = sampling_params(MODEL)
+    assert row_params(params, {"row_id": "1", "seed": 77}) == {**params, "seed": 77}
+    assert row_params(params, {"row_id": "1"}) == params
+    assert params["seed"] == 0
 
 
 def test_engine_arguments_of_the_user_win() -> None:

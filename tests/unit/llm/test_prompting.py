@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from jinja2 import UndefinedError
 from jinja2.exceptions import TemplateNotFound
 
+from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.evidence.description import with_question
 from clinical_reasoner.llm import prompting
 from clinical_reasoner.llm.prompting import Exemplar, Message, load_exemplars, render_answer, render_messages
@@ -27,17 +28,45 @@ GOOD = {
 }
 
 
-def render(ask: Ask, text: str, task: DiagnosisTask, exemplars: tuple[Exemplar, ...] = ()) -> list[Message]:
-    label = "AD" if ask == "rationalize" else None
-    return render_messages(ask, with_question(text, task), task, exemplars=exemplars, label=label)
+def render(
+    ask: Ask, text: str, task: DiagnosisTask, exemplars: tuple[Exemplar, ...] = (), words: str | None = None
+) -> list[Message]:
+    label = "AD" if ASK_KINDS[ask].told_label else None
+    return render_messages(ask, with_question(text, task), task, exemplars=exemplars, label=label, words=words)
 
 
 @pytest.mark.parametrize("ask", ASKS)
 def test_golden_prompt(task: DiagnosisTask, exemplars: tuple[Exemplar, ...], ask: Ask, golden: Golden) -> None:
     description = "The patient is a woman. The patient scored 24 out of 30 on the Mini-Mental State Examination (MMSE)."
-    shots = exemplars[:1] if ask != "direct" else ()
+    shots = exemplars[:1] if ASK_KINDS[ask].uses_exemplars else ()
     messages = render(ask, description, task, shots)
     golden(f"prompt_{ask}.txt", "\n\n".join(f"[{one['role']}]\n{one['content']}" for one in messages))
+
+
+@pytest.mark.parametrize("ask", [ask for ask in ASKS if ASK_KINDS[ask].gives_rationale])
+def test_golden_instructions_with_a_length(task: DiagnosisTask, ask: Ask, golden: Golden) -> None:
+    messages = render(ask, "The patient is a woman.", task, words="about 150")
+    golden(f"prompt_{ask}_150_words.txt", messages[0]["content"])
+    assert messages[1:] == render(ask, "The patient is a woman.", task)[1:]
+
+
+def test_length_changes_nothing_where_no_rationale_is_asked_for(task: DiagnosisTask) -> None:
+    assert render("direct", "x", task, words="about 150") == render("direct", "x", task)
+
+
+def test_zero_shot_is_diagnose_without_exemplars(task: DiagnosisTask) -> None:
+    assert render("diagnose_zero_shot", "x", task) == render("diagnose", "x", task)
+
+
+def test_every_ask_has_its_kind_and_every_arm_is_one_asks() -> None:
+    assert tuple(ASK_KINDS) == ASKS
+    arms = [kind.arm for kind in ASK_KINDS.values() if kind.arm]
+    assert len(set(arms)) == len(arms)
+    for kind in ASK_KINDS.values():
+        # What is told the label has no diagnosis of its own; every other ask answers with one, under a name.
+        assert kind.told_label != kind.gives_label
+        assert kind.gives_label == bool(kind.arm) == bool(kind.title)
+        assert kind.gives_rationale or not (kind.label_first or kind.uses_exemplars)
 
 
 @pytest.mark.parametrize("ask", ASKS)
@@ -58,10 +87,10 @@ def test_exemplar_turns_are_as_the_patient_turn_and_the_wanted_answer(
 ) -> None:
     one = exemplars[1]
     messages = render(ask, "x", task, (one,))
-    known = one.label if ask == "rationalize" else None
+    known = one.label if ASK_KINDS[ask].told_label else None
     assert messages[1] == render_messages(ask, one.description, task, label=known)[-1]
     assert messages[2]["content"] == render_answer(ask, one.rationale, one.label, task)
-    assert (one.rationale in messages[2]["content"]) == (ask != "direct")
+    assert (one.rationale in messages[2]["content"]) == ASK_KINDS[ask].gives_rationale
 
 
 @pytest.mark.parametrize("label", ["AD", "MCI", "NC"])
@@ -72,7 +101,7 @@ def test_known_diagnosis_is_in_the_patient_turn_of_rationalize_alone(task: Diagn
     for other in task.label_names:
         assert told[-1]["content"].count(task.answer_text(other)) == 1 + (other == label)
         assert task.answer_text(other) not in told[0]["content"]
-    for ask in ("diagnose", "direct"):
+    for ask in (ask for ask in ASKS if not ASK_KINDS[ask].told_label):
         untold = render_messages(ask, description, task)
         assert untold[-1]["content"] == description
         with pytest.raises(ValueError, match=f"ask '{ask}' must not be given the known label"):
@@ -109,6 +138,7 @@ def test_any_top_level_names(tmp_path: Path, task: DiagnosisTask) -> None:
     }
     exemplars = load_exemplars(exemplar_file(tmp_path, content), task)
     assert [one.label for one in exemplars] == ["NC", "AD", "MCI"]
+    assert [one.name for one in exemplars] == ["Patient 7 (expert K.)", "", "x"]
     assert exemplars[0] == Exemplar(f"The patient is a man.\n\n{task.question_text()}", "He is well.", "NC")
 
 

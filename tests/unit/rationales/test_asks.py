@@ -1,4 +1,4 @@
-"""Which question is put about which visit."""
+"""Which question is put about which visit, how often, and with which seed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinical_reasoner.rationales.asks import ASKS, make_asks
+from clinical_reasoner.asks import ASK_KINDS
+from clinical_reasoner.rationales.asks import ASKS, make_asks, row_seed
 from clinical_reasoner.records import FINDINGS, Ask, FindingsRow, Split, to_table
 
 ALL: dict[Ask, tuple[Split, ...]] = {
@@ -22,8 +23,13 @@ def visit(patient: str, split: Split, visit_id: str = "bl") -> FindingsRow:
     return FindingsRow(patient_id=patient, visit_id=visit_id, split=split, label="AD", description=f"about {patient}")
 
 
-def asks_of(visits: list[FindingsRow], asks: dict[Ask, tuple[Split, ...]]) -> list[dict[str, Any]]:
-    table = make_asks(to_table(visits, FINDINGS), asks)
+def asks_of(
+    visits: list[FindingsRow],
+    asks: dict[Ask, tuple[Split, ...]],
+    samples: dict[Ask, int] | None = None,
+    seed: int = 3,
+) -> list[dict[str, Any]]:
+    table = make_asks(to_table(visits, FINDINGS), asks, seed=seed, samples=samples)
     assert table.schema.equals(ASKS)
     rows: list[dict[str, Any]] = table.to_pylist()
     return rows
@@ -46,6 +52,7 @@ def test_each_ask_is_put_about_its_splits_alone() -> None:
         "description": "about b",
         "ask": "diagnose",
         "sample": 0,
+        "seed": row_seed(3, "b|bl|diagnose|0"),
     }
 
 
@@ -63,23 +70,50 @@ def test_no_visit_no_ask() -> None:
         unique_by=lambda entry: (entry[0], entry[2]),
     ),
     asks=st.dictionaries(
-        st.sampled_from(["rationalize", "diagnose", "direct"]),
-        st.sets(st.sampled_from(["train", "validation", "test"])).map(tuple),
+        st.sampled_from(list(ASK_KINDS)), st.sets(st.sampled_from(["train", "validation", "test"])).map(tuple)
     ),
+    samples=st.dictionaries(st.sampled_from(list(ASK_KINDS)), st.integers(1, 4)),
 )
-def test_ids_are_unique_and_asks_about_a_visit_adjacent(
-    visits: list[tuple[str, Split, str]], asks: dict[Ask, tuple[Split, ...]]
+def test_ids_are_unique_and_what_shares_a_prompt_adjacent(
+    visits: list[tuple[str, Split, str]], asks: dict[Ask, tuple[Split, ...]], samples: dict[Ask, int]
 ) -> None:
-    rows = asks_of([visit(*entry) for entry in visits], asks)
+    rows = asks_of([visit(*entry) for entry in visits], asks, samples)
     ids = [row["row_id"] for row in rows]
-    assert len(set(ids)) == len(ids) == sum(split in splits for _, split, _ in visits for splits in asks.values())
-    keys = [(row["patient_id"], row["visit_id"]) for row in rows]
-    changes = [key for index, key in enumerate(keys) if index == 0 or keys[index - 1] != key]
-    assert len(changes) == len(set(changes))
-    assert ids == [row["row_id"] for row in asks_of([visit(*entry) for entry in visits], asks)]
+    wanted = sum(samples.get(ask, 1) for _, split, _ in visits for ask, splits in asks.items() if split in splits)
+    assert len(set(ids)) == len(ids) == wanted
+    for names in (("patient_id", "visit_id"), ("patient_id", "visit_id", "ask")):
+        keys = [tuple(row[name] for name in names) for row in rows]
+        changes = [key for index, key in enumerate(keys) if index == 0 or keys[index - 1] != key]
+        assert len(changes) == len(set(changes))
+    assert rows == asks_of([visit(*entry) for entry in visits], asks, samples)
 
 
-@pytest.mark.parametrize("ask", ["rationalize", "diagnose", "direct"])
+def test_samples_are_counted_from_0_and_differ_in_their_seed_alone() -> None:
+    rows = asks_of([visit("a", "test")], {"diagnose": ("test",), "direct": ("test",)}, {"diagnose": 3})
+    assert [(row["ask"], row["sample"]) for row in rows] == [
+        ("diagnose", 0),
+        ("diagnose", 1),
+        ("diagnose", 2),
+        ("direct", 0),
+    ]
+    assert [row["row_id"] for row in rows[:2]] == ["a|bl|diagnose|0", "a|bl|diagnose|1"]
+    assert len({row["seed"] for row in rows}) == 4
+    shared = ("patient_id", "visit_id", "split", "label", "description", "ask")
+    assert len({tuple(row[name] for name in shared) for row in rows[:3]}) == 1
+
+
+def test_seed_of_a_row_follows_from_the_run_and_the_row_alone() -> None:
+    alone = asks_of([visit("b", "test")], ALL)
+    among = asks_of([visit("a", "test"), visit("b", "test")], ALL, {"diagnose": 2})
+    seeds = {row["row_id"]: row["seed"] for row in among}
+    assert {row["row_id"]: row["seed"] for row in alone}.items() <= seeds.items()
+    assert len(set(seeds.values())) == len(seeds) == 6
+    assert all(row["seed"] != seeds[row["row_id"]] for row in asks_of([visit("b", "test")], ALL, seed=4))
+    assert all(0 <= seed < 2**31 for seed in seeds.values())
+    assert row_seed(0, "p|bl|diagnose|0") == 1139246630  # on every machine
+
+
+@pytest.mark.parametrize("ask", list(ASK_KINDS))
 def test_every_ask_can_be_put_about_every_split(ask: Ask) -> None:
     rows = asks_of([visit("a", "train"), visit("b", "test"), visit("c", "validation")], {ask: ("train", "test")})
     assert [row["patient_id"] for row in rows] == ["a", "b"]

@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 
+from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.evidence.claims import ClaimCounts
 from clinical_reasoner.evidence.description import Evidence, describe_evidence
 from clinical_reasoner.llm.answers import Answer, ParseFailure, TokenLogprobs
 from clinical_reasoner.llm.batch import Generation
 from clinical_reasoner.llm.prompting import PROMPT_VERSION, Exemplar, render_messages
+from clinical_reasoner.rationales.exemplars import ExemplarChoice
 from clinical_reasoner.rationales.rows import AskRenderer, RationaleFinisher, reject_reason
 from clinical_reasoner.records import RATIONALES, Ask, RationaleRow, to_table
 from clinical_reasoner.task import DiagnosisTask
+from tests.unit.conftest import always
 
 EVIDENCE = Evidence({"sex": "female", "mmse": "24"}, {"hippocampal_atrophy": "Severe"})
 GOOD = "An MMSE of 24 with severe hippocampal atrophy."
@@ -25,7 +28,7 @@ LETTERS: TokenLogprobs = [("Diagnosis: (", {}), ("B", {"A": math.log(0.2), "B": 
 
 @pytest.fixture
 def renderer(task: DiagnosisTask, exemplars: tuple[Exemplar, ...]) -> AskRenderer:
-    return AskRenderer(task, exemplars)
+    return AskRenderer(task, always(exemplars))
 
 
 def row(task: DiagnosisTask, ask: Ask) -> dict[str, Any]:
@@ -38,6 +41,7 @@ def row(task: DiagnosisTask, ask: Ask) -> dict[str, Any]:
         "description": describe_evidence(EVIDENCE, task),
         "ask": ask,
         "sample": 0,
+        "seed": 5,
     }
 
 
@@ -46,27 +50,53 @@ def generation(text: str, error: str | None = None) -> Generation:
 
 
 def finish(renderer: AskRenderer, ask: Ask, text: str, error: str | None = None) -> RationaleRow:
-    finisher = RationaleFinisher(renderer, "teacher-1", seed=5)
+    finisher = RationaleFinisher(renderer, "teacher-1")
     return RationaleRow.model_validate(finisher(row(renderer.task, ask), generation(text, error)))
 
 
-@pytest.mark.parametrize(("ask", "shots"), [("rationalize", 3), ("diagnose", 3), ("direct", 0)])
+@pytest.mark.parametrize(
+    ("ask", "shots"),
+    [("rationalize", 3), ("diagnose", 3), ("diagnose_zero_shot", 0), ("diagnose_label_first", 3), ("direct", 0)],
+)
 def test_prompt_of_an_ask(renderer: AskRenderer, ask: Ask, shots: int) -> None:
     one = row(renderer.task, ask)
     expected = render_messages(
         ask,
         one["description"],
         renderer.task,
-        exemplars=renderer.exemplars[:shots],
+        exemplars=renderer.exemplars.pool[:shots],
         label="AD" if ask == "rationalize" else None,
     )
     assert renderer(one) == expected
     assert len(expected) == 2 + 2 * shots
-    assert finish(renderer, ask, GOOD).shots == shots
+    finished = finish(renderer, ask, GOOD)
+    assert finished.shots == shots
+    assert finished.exemplars == tuple(one.name for one in renderer.exemplars.pool)[:shots]
+
+
+def test_asks_and_samples_of_a_visit_have_the_same_exemplars(
+    task: DiagnosisTask, exemplars: tuple[Exemplar, ...]
+) -> None:
+    renderer = AskRenderer(task, ExemplarChoice(exemplars, 2, "random", "file", seed=0))
+    one = {**row(task, "diagnose"), "visit_id": "m06"}
+    chosen = renderer.exemplars_of(one)
+    other_rows = [{**one, "sample": 1, "row_id": "p|m06|diagnose|1", "seed": 6}, {**one, "ask": "rationalize"}]
+    assert [renderer.exemplars_of(other) for other in other_rows] == [chosen, chosen]
+    visits = [{**one, "visit_id": f"m{month}"} for month in range(30)]
+    assert len({renderer.exemplars_of(visit) for visit in visits}) == 3
+
+
+def test_length_is_asked_of_every_ask_that_gives_a_rationale(renderer: AskRenderer) -> None:
+    brief = replace(renderer, words="50 to 120")
+    for ask, kind in ASK_KINDS.items():
+        open_length, asked = renderer(row(renderer.task, ask)), brief(row(renderer.task, ask))
+        sentence = " Write the rationale in 50 to 120 words." if kind.gives_rationale else ""
+        assert asked[0]["content"] == open_length[0]["content"] + sentence
+        assert asked[1:] == open_length[1:]
 
 
 def test_recorded_diagnosis_reaches_no_prompt_but_that_of_rationalize(renderer: AskRenderer) -> None:
-    for ask in ("diagnose", "direct"):
+    for ask in (ask for ask, kind in ASK_KINDS.items() if not kind.told_label):
         prompts = [renderer({**row(renderer.task, ask), "label": label}) for label in renderer.task.label_names]
         assert prompts[0] == prompts[1] == prompts[2]
 
@@ -111,6 +141,7 @@ def test_accepted_rationale(renderer: AskRenderer) -> None:
         model="teacher-1",
         prompt_version=PROMPT_VERSION,
         shots=3,
+        exemplars=("example_ad", "example_mci", "example_nc"),
         seed=5,
         text=f"{GOOD}\n\nDiagnosis: (A) Alzheimer's disease",
         rationale=GOOD,
@@ -161,10 +192,18 @@ def test_diagnose_that_cannot_be_read_is_no_diagnosis(renderer: AskRenderer) -> 
     assert finished.reject_reason == "parse: no diagnosis line"
 
 
+def test_label_first_is_read_from_the_first_diagnosis_line(renderer: AskRenderer) -> None:
+    finished = finish(renderer, "diagnose_label_first", f"Diagnosis: (B) mild cognitive impairment\n\n{GOOD}")
+    assert (finished.predicted, finished.rationale, finished.accepted) == ("MCI", GOOD, True)
+    assert finished.probabilities == pytest.approx((0.2, 0.6, 0.2))
+    late = finish(renderer, "diagnose_label_first", f"{GOOD}\n\nDiagnosis: (B) mild cognitive impairment")
+    assert late.reject_reason == "parse: no rationale after the diagnosis"
+
+
 def test_rows_fit_the_table_and_workers_can_be_sent(renderer: AskRenderer) -> None:
-    finisher = RationaleFinisher(renderer, "teacher-1", seed=5)
+    finisher = RationaleFinisher(renderer, "teacher-1")
     sent = pickle.loads(pickle.dumps(finisher))
-    for ask in ("rationalize", "diagnose", "direct"):
+    for ask in ASK_KINDS:
         one = row(renderer.task, ask)
         assert sent.renderer(one) == renderer(one)
         made = sent(one, generation(GOOD))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import pytest
 
 from clinical_reasoner.config.loading import load_config
 from clinical_reasoner.config.pipeline import PipelineConfig
-from clinical_reasoner.rationales.stage import make_rationales, summarise
+from clinical_reasoner.rationales.stage import make_rationales, summarise, teacher_renderer
 from clinical_reasoner.records import FINDINGS, RATIONALES, Ask, RationaleRow, to_table
 from clinical_reasoner.runs import Manifest, RunError, RunFolder
 from clinical_reasoner.stages import Rows, Stage, run_stage
+from clinical_reasoner.task import DiagnosisTask, TaskError
 
 ROOT = Path(__file__).parents[3]
 
@@ -41,12 +43,41 @@ def test_smaller_engine_goes_on_with_the_same_work(run: RunFolder) -> None:
     assert rationales(run, *(f"teacher.engine.{setting}" for setting in smaller), "teacher.engine.gpus=1") == first
 
 
-@pytest.mark.parametrize("setting", ["engine.dtype=float16", "engine.max_model_len=999", "sampling.seed=99"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "teacher.engine.dtype=float16",
+        "teacher.engine.max_model_len=999",
+        "teacher.sampling.seed=99",
+        "rationales.shots=2",
+        "rationales.exemplar_choice=nearest",
+        "rationales.exemplar_order=shuffled",
+        "rationales.length=brief",
+        "rationales.samples=4",
+    ],
+)
 def test_what_changes_answers_makes_them_again(run: RunFolder, setting: str) -> None:
-    rationales(run)
+    warm = "teacher.sampling.temperature=0.5"
+    rationales(run, warm)
     name, value = setting.split("=")
-    with pytest.raises(RunError, match=rf'teacher\.{name}: .* -> "?{value}'):
-        rationales(run, f"teacher.{setting}")
+    with pytest.raises(RunError, match=rf'{re.escape(name)}: .* -> "?{value}'):
+        rationales(run, warm, setting)
+
+
+def test_another_ask_makes_them_again(run: RunFolder) -> None:
+    rationales(run)
+    with pytest.raises(RunError, match=r'rationales\.asks\.diagnose_zero_shot: \[\] -> \["test"\]'):
+        rationales(run, "rationales.asks.diagnose_zero_shot=[test]")
+
+
+def test_renderer_is_that_of_the_config(run: RunFolder, task: DiagnosisTask) -> None:
+    settings = ["shots=2", "exemplar_choice=nearest", "exemplar_order=shuffled", "length=60"]
+    overrides = [f"rationales.{setting}" for setting in settings]
+    renderer = teacher_renderer(load_config(PipelineConfig, ROOT / "configs/demo.yaml", overrides), task)
+    choice = renderer.exemplars
+    assert (choice.shots, choice.how, choice.order, renderer.words) == (2, "nearest", "shuffled", "about 60")
+    with pytest.raises(TaskError, match=r"alzheimers_exemplars\.json: 3 exemplars, but rationales\.shots=4"):
+        teacher_renderer(load_config(PipelineConfig, ROOT / "configs/demo.yaml", ["rationales.shots=4"]), task)
 
 
 def row(ask: Ask, **changed: Any) -> RationaleRow:

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from clinical_reasoner.config.serving import ServingConfig
 from clinical_reasoner.llm.prompting import Message, load_exemplars, render_answer
+from clinical_reasoner.rationales.exemplars import NO_EXEMPLARS
 from clinical_reasoner.serving.panel import ModelUnavailableError, Panel, Reply, student_role, teacher_role
 from clinical_reasoner.serving.schema import AnsweredBy
 from clinical_reasoner.task import load_task
@@ -22,7 +23,7 @@ from serve.api import Desk, build_api
 
 TASK = load_task("configs/tasks/alzheimers.yaml")
 EXEMPLARS = load_exemplars(TASK.exemplars, TASK)
-PANEL = Panel(TASK, student_role("label_only"), teacher_role("someone/teacher", ()), threshold=0.8)
+PANEL = Panel(TASK, student_role("label_only"), teacher_role("someone/teacher", NO_EXEMPLARS), threshold=0.8)
 CANARY = "Zebulon"
 BODY = {"description": f"{CANARY} is a beekeeper.", "model": "auto"}
 URL = "/v1/diagnose"

@@ -56,6 +56,6 @@ def test_the_documentation_never_shows_an_exemplar_of_the_user(tmp_path: Path) -
     entry = dict(zip(EXEMPLAR_KEYS, (f"{CANARY} is 74 years old.", f"{CANARY} is well.", "NC"), strict=True))
     (tmp_path / "own.json").write_text(json.dumps({f"case_{number}": entry for number in range(3)}))
     panel = make_panel(config_of(f"task.exemplars={tmp_path}/own.json"))
-    assert CANARY in panel.teacher.exemplars[0].description
+    assert CANARY in panel.teacher.exemplars.pool[0].description
     task = load_task("configs/tasks/alzheimers.yaml")
     assert shown_exemplar(panel) == load_exemplars(task.exemplars, task)[0]

@@ -11,6 +11,7 @@ import pytest
 
 from clinical_reasoner import __version__
 from clinical_reasoner.llm.prompting import Message, load_exemplars, render_answer
+from clinical_reasoner.rationales.exemplars import NO_EXEMPLARS
 from clinical_reasoner.records import Ask
 from clinical_reasoner.serving.diagnosis import diagnose, example_requests, read_case
 from clinical_reasoner.serving.panel import (
@@ -25,10 +26,12 @@ from clinical_reasoner.serving.panel import (
 )
 from clinical_reasoner.serving.schema import DiagnoseResponse, request_model
 from clinical_reasoner.task import load_task
+from tests.unit.conftest import always
 
 TASK = load_task("configs/tasks/alzheimers.yaml")
 MODEL = request_model(TASK, max_description_chars=8000)
 EXEMPLARS = load_exemplars(TASK.exemplars, TASK)
+FIXED = always(EXEMPLARS)
 PATIENT = {
     "age_years": 74.6,
     "sex": "female",
@@ -38,7 +41,9 @@ PATIENT = {
 FULL = ModelUnavailableError("student", 422, "the prompt does not fit into 2048 tokens")
 DOWN = ModelUnavailableError("teacher", 503, "no answer (ActorDiedError)")
 RATIONALE = "The MMSE score of 22 out of 30 is low. The MRI shows mild hippocampal atrophy and severe amygdala atrophy."
-PANEL = Panel(TASK, student_role("rationale_then_label"), teacher_role("someone/teacher", EXEMPLARS), threshold=0.8)
+PANEL = Panel(
+    TASK, student_role("rationale_then_label"), teacher_role("someone/teacher", FIXED, "50 to 120"), threshold=0.8
+)
 
 
 def reply(ask: Ask, label: str, confidence: float) -> Reply:
@@ -62,9 +67,10 @@ def ask(
         asked.append(role.name)
         assert [message["role"] for message in messages] == [
             "system",
-            *["user", "assistant"] * len(role.exemplars),
+            *["user", "assistant"] * role.exemplars.shots,
             "user",
         ]
+        assert ("in 50 to 120 words" in messages[0]["content"]) == (role.name == "teacher")
         answer = replies[role.name]
         if isinstance(answer, ModelUnavailableError):
             raise answer
@@ -198,9 +204,9 @@ def test_unreadable_replies_give_a_reason_without_their_text(text: str, reason: 
 
 
 def test_teacher_is_called_by_its_hub_name_or_its_folder(tmp_path: Path) -> None:
-    assert teacher_role("Qwen/Qwen3-8B", ()).model == "Qwen/Qwen3-8B"
+    assert teacher_role("Qwen/Qwen3-8B", NO_EXEMPLARS).model == "Qwen/Qwen3-8B"
     (tmp_path / "teacher").mkdir()
-    assert teacher_role(f"{tmp_path}/teacher/", ()).model == "teacher"
+    assert teacher_role(f"{tmp_path}/teacher/", NO_EXEMPLARS).model == "teacher"
 
 
 def test_examples_of_the_documentation_are_good_requests_about_the_same_patient() -> None:
