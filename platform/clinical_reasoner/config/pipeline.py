@@ -39,7 +39,7 @@ class PipelineConfig(CohortRunConfig):
     def _students_have_rationales(self) -> PipelineConfig:
         told = [ask for ask, kind in ASK_KINDS.items() if kind.told_label]
         if "rationale_then_label" in self.student.arms and not any(
-            "train" in self.rationales.asks[ask] for ask in told
+            "train" in self.rationales.splits_of(ask) for ask in told
         ):
             raise ValueError(
                 f"student.arms has 'rationale_then_label', but rationales.asks.{' and '.join(told)} lacks 'train': "

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.config.base import StrictConfig
 from clinical_reasoner.records import Ask, Split
 
@@ -21,16 +20,10 @@ TOKENS_PER_WORD = 4 / 3
 """Of English text under the usual vocabularies; smaller ones need more."""
 
 _ASKED: dict[Ask, tuple[Split, ...]] = {"rationalize": ("train",), "diagnose": ("test",), "direct": ("test",)}
-_SPLITS: dict[Ask, tuple[Split, ...]] = {ask: _ASKED.get(ask, ()) for ask in ASK_KINDS}
-
-
-def _every_ask(given: dict[Ask, tuple[Split, ...]]) -> dict[Ask, tuple[Split, ...]]:
-    """With the default of each ask that is not named, as the fields of a model would have."""
-    return _SPLITS | given
 
 
 class RationalesConfig(StrictConfig):
-    asks: Annotated[dict[Ask, tuple[Split, ...]], AfterValidator(_every_ask)] = _SPLITS
+    asks: dict[Ask, tuple[Split, ...]] = _ASKED
     """Splits that each ask is put about; an ask that is not named keeps its default. `rationalize` (train): the
     diagnosis is told and the rationale asked for, what students learn from; `diagnose` (test): few-shot reasoning, then
     the diagnosis; `direct` (test): the diagnosis alone; `diagnose_zero_shot` (none): as `diagnose` without exemplars;
@@ -53,6 +46,9 @@ class RationalesConfig(StrictConfig):
     asked for a length."""
     rows_per_block: int = Field(default=50, ge=1)
     """Asks per block of work: what a kill can lose at the most, for each engine."""
+
+    def splits_of(self, ask: Ask) -> tuple[Split, ...]:
+        return self.asks.get(ask, _ASKED.get(ask, ()))
 
     def samples_of(self, ask: Ask) -> int:
         return self.samples if isinstance(self.samples, int) else self.samples.get(ask, 1)

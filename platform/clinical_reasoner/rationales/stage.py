@@ -30,7 +30,10 @@ def make_rationales(config: PipelineConfig, run: RunFolder) -> Manifest:
     settings = {
         "teacher": config.teacher.identity(),
         "weights": model_fingerprint(config.teacher.model),
-        "rationales": config.rationales.model_dump(mode="json", exclude={"rows_per_block"}),
+        "rationales": {
+            **config.rationales.model_dump(mode="json", exclude={"rows_per_block"}),
+            "asks": {ask: config.rationales.splits_of(ask) for ask in ASK_KINDS},
+        },
         "task": file_fingerprint(config.task.file),
         "exemplars": file_fingerprint(config.task.exemplars or task.exemplars),
         "prompt_version": PROMPT_VERSION,
@@ -40,9 +43,9 @@ def make_rationales(config: PipelineConfig, run: RunFolder) -> Manifest:
     def make() -> Rows:
         asks = make_asks(
             run.read_table("findings", FINDINGS),
-            config.rationales.asks,
+            {ask: config.rationales.splits_of(ask) for ask in ASK_KINDS},
             seed=config.teacher.sampling.seed,
-            samples={ask: config.rationales.samples_of(ask) for ask in config.rationales.asks},
+            samples={ask: config.rationales.samples_of(ask) for ask in ASK_KINDS},
         )
         finisher = RationaleFinisher(renderer, config.teacher.model)
         model = Model(config.teacher.model, config.teacher.engine, config.teacher.sampling, len(task.labels) + 2)

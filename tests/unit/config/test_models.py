@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from clinical_reasoner.asks import ASK_KINDS, Ask
 from clinical_reasoner.config.cohort import EvidenceConfig, TableCohort
 from clinical_reasoner.config.loading import ConfigError, load_config
 from clinical_reasoner.config.pipeline import PipelineConfig
@@ -15,6 +16,7 @@ from clinical_reasoner.config.rationales import LENGTHS, RationalesConfig
 from clinical_reasoner.config.reference import ReferenceConfig
 from clinical_reasoner.config.student import StudentConfig
 from clinical_reasoner.config.teacher import THROUGHPUT, EngineConfig, TeacherConfig
+from clinical_reasoner.records import Split
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 
@@ -84,6 +86,10 @@ def run_config(*overrides: str) -> PipelineConfig:
     return load_config(PipelineConfig, CONFIGS / "demo.yaml", [f"rationales.{override}" for override in overrides])
 
 
+def asked(config: RationalesConfig) -> dict[Ask, tuple[Split, ...]]:
+    return {ask: config.splits_of(ask) for ask in ASK_KINDS}
+
+
 def test_ask_that_is_not_named_keeps_its_default() -> None:
     default = {
         "rationalize": ("train",),
@@ -92,11 +98,10 @@ def test_ask_that_is_not_named_keeps_its_default() -> None:
         "diagnose_label_first": (),
         "direct": ("test",),
     }
-    assert RationalesConfig().asks == run_config().rationales.asks == default
-    named = run_config("asks.diagnose_zero_shot=[validation, test]", "asks.direct=[]").rationales.asks
+    assert asked(RationalesConfig()) == asked(run_config().rationales) == default
+    named = asked(run_config("asks.diagnose_zero_shot=[validation, test]", "asks.direct=[]").rationales)
     assert named == default | {"diagnose_zero_shot": ("validation", "test"), "direct": ()}
-    assert RationalesConfig(asks={"direct": ("train",)}).asks == default | {"direct": ("train",)}
-    assert RationalesConfig().asks == default
+    assert asked(RationalesConfig(asks={"direct": ("train",)})) == default | {"direct": ("train",)}
 
 
 @pytest.mark.parametrize(
