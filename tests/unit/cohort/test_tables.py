@@ -11,7 +11,7 @@ import pytest
 from clinical_reasoner.cohort.files import FEWEST_CODES, CohortError
 from clinical_reasoner.cohort.splits import split_of
 from clinical_reasoner.cohort.tables import GRADE_UNIT
-from clinical_reasoner.config.cohort import TableCohort
+from clinical_reasoner.config.cohort import DeidentifyConfig, TableCohort
 from clinical_reasoner.errors import UserError
 from clinical_reasoner.records import Measure, PatientRow, RejectedRow, Split
 from clinical_reasoner.task import DiagnosisTask
@@ -294,3 +294,46 @@ def test_file_that_cannot_be_read(tmp_path: Path, task: DiagnosisTask, name: str
     (tmp_path / "cohort.xlsx").write_bytes(b"PK")
     with pytest.raises(UserError, match=message):
         read(tmp_path / name, task)
+
+
+def test_two_sexes_of_a_person_are_set_aside(tmp_path: Path, task: DiagnosisTask) -> None:
+    lines = ["1,bl,female", "1,m12,male", "2,bl,male"]
+    patients, rejected = read(csv(tmp_path, *lines, header="patient_id,visit_id,sex"), task)
+    assert [(patient.patient_id, patient.visit_id) for patient in patients] == [("1", "bl"), ("2", "bl")]
+    assert [(row.source, row.reason) for row in rejected] == [
+        ("cohort.csv:3", "sex differs from that of an earlier row of the same person")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "header", "message"),
+    [
+        ("utf-16", HEADER, "not UTF-8"),
+        ("utf-8", HEADER.replace(",", ";"), "part fields by commas alone"),
+        ("utf-8", ",".join(["patient_id", *(f"c{number}" for number in range(100_000))]), "unknown column 'c0'"),
+    ],
+    ids=["utf-16", "semicolons", "100,000 columns"],
+)
+def test_tables_that_are_refused_whole(
+    tmp_path: Path, task: DiagnosisTask, encoding: str, header: str, message: str
+) -> None:
+    file = tmp_path / "cohort.csv"
+    file.write_text(f"{header}\n{GOOD}\n", encoding=encoding)
+    with pytest.raises(CohortError, match=message):
+        read(file, task)
+
+
+def test_ages_and_ids_of_a_table_as_configured(
+    tmp_path: Path, task: DiagnosisTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = csv(tmp_path, "John Smith,95,AD", "Ann,70,NC", header="patient_id,age_years,label")
+    kept, _ = read(file, task)
+    assert [(one.patient_id, one.age_years, one.at_least) for one in kept] == [
+        ("John Smith", 90.0, ("age_years",)),
+        ("Ann", 70.0, ()),
+    ]
+    monkeypatch.setenv("CLINICAL_REASONER_ID_KEY", "0123456789abcdef" * 2)
+    hidden = TableCohort(kind="table", path=str(file), name="mine", deidentify=DeidentifyConfig())
+    patients, _ = read_study(hidden, task, SHARES)
+    assert "John" not in "".join(patient.model_dump_json() for patient in patients)
+    assert [patient.patient_id for patient in patients] == sorted(patient.patient_id for patient in patients)
