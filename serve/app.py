@@ -18,6 +18,7 @@ from clinical_reasoner.cluster import QUIET, local_or_name
 from clinical_reasoner.config.base import StrictConfig
 from clinical_reasoner.config.loading import load_config
 from clinical_reasoner.config.pipeline import PipelineConfig
+from clinical_reasoner.errors import UserError
 from clinical_reasoner.stages import model_fingerprint
 from serve.api import RETRY_AFTER_S
 from serve.engines import engine_deployment
@@ -46,6 +47,8 @@ def build(args: dict[str, Any]) -> serve.Application:
     """The application of a finished run. Raises UserError where the run has no finished student."""
     endpoint = EndpointArgs.model_validate(args)
     config = load_config(PipelineConfig, endpoint.config, endpoint.overrides)
+    if config.teacher.base_url:
+        raise UserError("the endpoint runs its teacher in an engine: give teacher.model and no teacher.base_url")
     model_fingerprint(config.teacher.model)  # says at once where a folder is mistyped
     student, teacher = find_student(config), local_or_name(config.teacher.model)
     panel = make_panel(config)

@@ -17,7 +17,7 @@ from ray.serve.llm.openai_api_models import ChatCompletionRequest
 from clinical_reasoner.cluster import QUIET
 from clinical_reasoner.config.serving import ServingConfig
 from clinical_reasoner.config.teacher import EngineConfig, SamplingConfig
-from clinical_reasoner.llm.batch import engine_arguments, engine_environment, worker_bundle
+from clinical_reasoner.llm.engine import engine_arguments, engine_environment, worker_bundle
 from clinical_reasoner.llm.prompting import Message
 from clinical_reasoner.serving.panel import ModelUnavailableError, Reply
 from clinical_reasoner.serving.schema import AnsweredBy

@@ -23,7 +23,8 @@ from clinical_reasoner.task import load_task
 def run_pipeline(config: PipelineConfig) -> None:
     """Make every stage that is not finished, then print the comparison. Raises RunError, before anything is made, when
     the folder of a model is not there."""
-    for model in (config.teacher.model, config.student.base):
+    teachers = [] if config.teacher.base_url else [config.teacher.model]
+    for model in (*teachers, config.student.base):
         model_fingerprint(model)
     for part in (generate_rationales, distill_students, evaluate_models):
         part(config)

@@ -21,16 +21,9 @@ from clinical_reasoner.cohort.stage import make_patients
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.evidence.stage import make_findings
 from clinical_reasoner.imaging.stage import make_measures
-from clinical_reasoner.llm.batch import (
-    Batch,
-    Generation,
-    Model,
-    Row,
-    engine_arguments,
-    engine_environment,
-    generate,
-    sampling_params,
-)
+from clinical_reasoner.llm.batch import Batch, generate
+from clinical_reasoner.llm.engine import engine_arguments, engine_environment, sampling_params
+from clinical_reasoner.llm.generation import Generation, Model, Row
 from clinical_reasoner.llm.prompting import Message
 from clinical_reasoner.rationales.asks import make_asks
 from clinical_reasoner.rationales.rows import AskRenderer, RationaleFinisher

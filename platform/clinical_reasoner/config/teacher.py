@@ -70,12 +70,39 @@ class SamplingConfig(StrictConfig):
     """Every answer is sampled with a seed of its own that follows from this one and the row's id."""
 
 
+class EndpointConfig(StrictConfig):
+    """How an OpenAI-compatible server is asked."""
+
+    key_variable: str = Field(default="OPENAI_API_KEY", min_length=1)
+    """Environment variable with the key; none is sent where it is not set."""
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    """Most requests in a minute; None sends as many as are open at a time."""
+    at_a_time: int = Field(default=32, ge=1, le=1024)
+    """Requests that are open at a time."""
+    max_retries: int = Field(default=5, ge=0, le=50)
+    """Tries after the first one, on 408, 409, 429, 5xx, time-outs and lost connections, with growing waits."""
+    timeout_s: float = Field(default=120.0, gt=0)
+    """Longest wait for one answer, seconds."""
+    logprobs: bool = True
+    """Ask for the log-probabilities of tokens, which the probabilities of the labels come from; some servers refuse."""
+
+
 class TeacherConfig(StrictConfig):
     model: str
-    """Hugging Face name or local folder."""
+    """Hugging Face name or local folder; with `base_url` the name under which it is served."""
+    base_url: str | None = Field(default=None, pattern=r"^https?://")
+    """Address of an OpenAI-compatible server that answers for it, up to and with the version, e.g.
+    `http://127.0.0.1:8001/v1`. Prompts hold patients: the server must be allowed to see them. None runs the teacher in
+    an engine of the cluster."""
+    endpoint: EndpointConfig = EndpointConfig()
+    """How that server is asked."""
     engine: EngineConfig = EngineConfig()
+    """The engine that runs it; with `base_url` only `chat_template_kwargs` counts."""
     sampling: SamplingConfig = SamplingConfig()
 
     def identity(self) -> dict[str, Any]:
         """What its answers depend on, besides the content of the model."""
-        return {**self.model_dump(mode="json", exclude={"engine"}), "engine": self.engine.identity()}
+        own = {"model": self.model, "sampling": self.sampling.model_dump(mode="json"), "engine": self.engine.identity()}
+        if self.base_url is None:
+            return own
+        return {**own, "base_url": self.base_url, "logprobs": self.endpoint.logprobs}

@@ -9,7 +9,8 @@ from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.config.student import Arm
 from clinical_reasoner.distillation.examples import ARM_ASKS
 from clinical_reasoner.distillation.stage import model_folder, student_stage
-from clinical_reasoner.llm.batch import Batch, Model, generate
+from clinical_reasoner.llm.batch import Batch, generate
+from clinical_reasoner.llm.generation import Model
 from clinical_reasoner.rationales.asks import make_asks
 from clinical_reasoner.rationales.exemplars import NO_EXEMPLARS
 from clinical_reasoner.rationales.rows import AskRenderer, RationaleFinisher

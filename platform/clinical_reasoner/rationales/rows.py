@@ -14,7 +14,7 @@ from clinical_reasoner.llm.answers import (
     parse_answer,
     without_thinking,
 )
-from clinical_reasoner.llm.batch import Generation, Row
+from clinical_reasoner.llm.generation import Generation, Row
 from clinical_reasoner.llm.prompting import PROMPT_VERSION, Exemplar, Message, render_messages
 from clinical_reasoner.rationales.asks import visit_key
 from clinical_reasoner.rationales.exemplars import ExemplarChoice

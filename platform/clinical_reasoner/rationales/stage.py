@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.config.pipeline import PipelineConfig
-from clinical_reasoner.llm.batch import Batch, Model, Row, generate
+from clinical_reasoner.llm.batch import Batch, generate
+from clinical_reasoner.llm.generation import Model, Row
 from clinical_reasoner.llm.prompting import PROMPT_VERSION
 from clinical_reasoner.rationales.asks import make_asks
 from clinical_reasoner.rationales.exemplars import exemplar_choice
@@ -29,7 +30,7 @@ def make_rationales(config: PipelineConfig, run: RunFolder) -> Manifest:
     renderer = teacher_renderer(config, task)
     settings = {
         "teacher": config.teacher.identity(),
-        "weights": model_fingerprint(config.teacher.model),
+        "weights": config.teacher.model if config.teacher.base_url else model_fingerprint(config.teacher.model),
         "rationales": {
             **config.rationales.model_dump(mode="json", exclude={"rows_per_block"}),
             "asks": {ask: config.rationales.splits_of(ask) for ask in ASK_KINDS},
@@ -48,7 +49,7 @@ def make_rationales(config: PipelineConfig, run: RunFolder) -> Manifest:
             samples={ask: config.rationales.samples_of(ask) for ask in ASK_KINDS},
         )
         finisher = RationaleFinisher(renderer, config.teacher.model)
-        model = Model(config.teacher.model, config.teacher.engine, config.teacher.sampling, len(task.labels) + 2)
+        model = teacher_model(config, task)
         batch = Batch(asks, "row_id", work_folder(run, stage), config.rationales.rows_per_block)
         table = generate(run, batch, model, renderer, finisher, RATIONALES, config.run.logical_cpus)
         run.write_table(RATIONALES_STAGE, table)
@@ -60,6 +61,13 @@ def make_rationales(config: PipelineConfig, run: RunFolder) -> Manifest:
 def teacher_renderer(config: PipelineConfig, task: DiagnosisTask) -> AskRenderer:
     """How a run asks its teacher. Raises TaskError when the exemplar file cannot be used or has too few."""
     return AskRenderer(task, exemplar_choice(config, task), config.rationales.words())
+
+
+def teacher_model(config: PipelineConfig, task: DiagnosisTask) -> Model:
+    """The teacher with what it takes to ask it; two candidates more than options, for other spellings of a letter."""
+    teacher = config.teacher
+    candidates = len(task.labels) + 2
+    return Model(teacher.model, teacher.engine, teacher.sampling, candidates, teacher.base_url, teacher.endpoint)
 
 
 def summarise(table: pa.Table) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.config.rationales import LENGTHS, RationalesConfig
 from clinical_reasoner.config.reference import ReferenceConfig
 from clinical_reasoner.config.student import StudentConfig
-from clinical_reasoner.config.teacher import THROUGHPUT, EngineConfig, TeacherConfig
+from clinical_reasoner.config.teacher import THROUGHPUT, EndpointConfig, EngineConfig, TeacherConfig
 from clinical_reasoner.records import Split
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -66,7 +66,10 @@ def test_answers_do_not_depend_on_how_fast_an_engine_is() -> None:
     assert small.identity().keys() == {"dtype", "max_model_len", "chat_template_kwargs", "engine_kwargs"}
     teacher = TeacherConfig(model="m", engine=small)
     assert teacher.identity() == TeacherConfig(model="m").identity()
-    assert teacher.identity().keys() == set(TeacherConfig.model_fields)
+    assert teacher.identity().keys() == set(TeacherConfig.model_fields) - {"base_url", "endpoint"}
+    served = TeacherConfig(model="m", base_url="http://127.0.0.1:1/v1")
+    patient = served.model_copy(update={"endpoint": EndpointConfig(max_retries=9, timeout_s=1, requests_per_minute=5)})
+    assert served.identity() == patient.identity() != TeacherConfig(model="m").identity()
 
 
 @pytest.mark.parametrize(

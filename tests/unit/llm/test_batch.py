@@ -11,20 +11,17 @@ import pytest
 
 from clinical_reasoner.cluster import quiet_console
 from clinical_reasoner.config.teacher import EngineConfig, SamplingConfig
-from clinical_reasoner.llm.batch import (
+from clinical_reasoner.llm.batch import FAILURE, Batch, generate
+from clinical_reasoner.llm.engine import (
     ENGINE_ERROR,
-    FAILURE,
-    Batch,
-    Generation,
-    Model,
     engine_arguments,
     engine_environment,
-    generate,
     read_generation,
     row_params,
     sampling_params,
     worker_bundle,
 )
+from clinical_reasoner.llm.generation import Generation, Model
 from clinical_reasoner.llm.prompting import Message
 from clinical_reasoner.runs import RunError, RunFolder
 
@@ -184,7 +181,7 @@ def test_row_on_which_the_engine_failed_is_asked_once_more(tmp_path: Path) -> No
 def test_nothing_is_kept_where_the_engine_failed_on_every_row(tmp_path: Path) -> None:
     run = RunFolder(str(tmp_path))
     silent = generated({"1": "", "2": ""}, failed=("1", "2"))
-    with pytest.raises(RunError, match=r"failed on all 2 prompts \(OSError\)"):
+    with pytest.raises(RunError, match=r"no answer to any of 2 prompts \(OSError\)"):
         resume(run, prompts("1", "2"), silent, silent)
     assert not run.exists("work/w")
 

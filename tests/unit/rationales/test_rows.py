@@ -13,7 +13,7 @@ from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.evidence.claims import ClaimCounts
 from clinical_reasoner.evidence.description import Evidence, describe_evidence
 from clinical_reasoner.llm.answers import Answer, ParseFailure, TokenLogprobs
-from clinical_reasoner.llm.batch import Generation
+from clinical_reasoner.llm.generation import Generation
 from clinical_reasoner.llm.prompting import PROMPT_VERSION, Exemplar, render_messages
 from clinical_reasoner.rationales.exemplars import ExemplarChoice
 from clinical_reasoner.rationales.rows import AskRenderer, RationaleFinisher, reject_reason

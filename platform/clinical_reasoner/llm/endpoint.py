@@ -1,0 +1,147 @@
+"""A teacher behind an OpenAI-compatible endpoint: vLLM's server, a gateway, or a service.
+
+The official client sends the requests, and tries again on 408, 409, 429, 5xx, time-outs and lost connections, with
+growing waits or those that the server asks for. Ray's own HTTP stage is not used: on a failure it raises for a whole
+batch, with the prompts, and so patients, in its message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+
+from clinical_reasoner.config.teacher import EndpointConfig
+from clinical_reasoner.llm.answers import TokenLogprobs
+from clinical_reasoner.llm.generation import Generation, Model, Row
+from clinical_reasoner.llm.prompting import Message
+from clinical_reasoner.storage import RunError
+
+INVALID = "InvalidReply"
+NO_KEY = "none"
+"""Sent where no key is set: servers on one's own machine ask for none."""
+
+
+def check_endpoint(model: Model) -> None:
+    """Raises RunError, before anything is asked, when nothing answers there or the model is not among those served."""
+    import openai
+
+    address, endpoint = model.base_url, model.endpoint
+    client = openai.OpenAI(base_url=address, api_key=_key(endpoint), max_retries=1, timeout=endpoint.timeout_s)
+    try:
+        served = [one.id for one in client.models.list()]
+    except openai.NotFoundError:
+        return  # a gateway need not list its models
+    except openai.AuthenticationError as error:
+        raise RunError(f"teacher.base_url: {address} refuses the key in {endpoint.key_variable}") from error
+    except openai.OpenAIError as error:
+        raise RunError(f"teacher.base_url: no answer from {address} ({type(error).__name__})") from error
+    if served and model.source not in served:
+        raise RunError(f"teacher.model {model.source!r} is not served at {address}; it has {', '.join(served)}")
+
+
+class EndpointAsker:
+    """Callable class for Ray Data: rows of asks -> finished rows, the kind of the failure in the last column."""
+
+    def __init__(
+        self,
+        model: Model,
+        render: Callable[[Row], list[Message]],
+        finish: Callable[[Row, Generation], Row],
+        columns: tuple[str, ...],
+    ) -> None:
+        import openai
+
+        self._model, self._endpoint, self._render, self._finish = model, model.endpoint, render, finish
+        self._columns = columns
+        self._openai = openai
+        self._next = time.monotonic()
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        rows = batch.to_pylist()
+        generations = asyncio.run(self._answers(rows))
+        *own, failure = self._columns
+        finished = []
+        for row, generation in zip(rows, generations, strict=True):
+            done = self._finish(row, generation)
+            finished.append({**{name: done[name] for name in own}, failure: generation.error})
+        return pa.Table.from_pylist(finished)
+
+    async def _answers(self, rows: list[Row]) -> list[Generation]:
+        client = self._openai.AsyncOpenAI(
+            base_url=self._model.base_url,
+            api_key=_key(self._endpoint),
+            max_retries=self._endpoint.max_retries,
+            timeout=self._endpoint.timeout_s,
+        )
+        async with client:
+            return list(await asyncio.gather(*(self._answer(client, row) for row in rows)))
+
+    async def _answer(self, client: Any, row: Row) -> Generation:
+        await self._turn()
+        try:
+            reply = await client.chat.completions.create(**self._request(row))
+        except self._openai.OpenAIError as error:
+            return Generation("", [], 0, 0, failure_kind(error))
+        except ValueError:  # the client lets that of a body which is no JSON through
+            return Generation("", [], 0, 0, INVALID)
+        return read_reply(reply)
+
+    async def _turn(self) -> None:
+        """Wait until the configured rate allows one more request."""
+        if self._endpoint.requests_per_minute:
+            now = time.monotonic()
+            self._next = max(self._next, now) + 60 / self._endpoint.requests_per_minute
+            await asyncio.sleep(self._next - 60 / self._endpoint.requests_per_minute - now)
+
+    def _request(self, row: Row) -> dict[str, Any]:
+        sampling = self._model.sampling
+        asked: dict[str, Any] = {
+            "model": self._model.source,
+            "messages": self._render(row),
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.max_tokens,
+            "seed": row.get("seed", sampling.seed),
+        }
+        if self._endpoint.logprobs:
+            asked |= {"logprobs": True, "top_logprobs": self._model.logprobs}
+        if self._model.engine.chat_template_kwargs:
+            asked["extra_body"] = {"chat_template_kwargs": self._model.engine.chat_template_kwargs}
+        return asked
+
+
+def failure_kind(error: Exception) -> str:
+    """The error's class and HTTP status: its message may hold the prompt, and so the patient."""
+    status = getattr(error, "status_code", None)
+    return type(error).__name__ + (f" {status}" if status else "")
+
+
+def read_reply(reply: Any) -> Generation:
+    """A chat completion of the client. One without a choice, or with none of the fields, is a failure."""
+    try:
+        choice, usage = reply.choices[0], reply.usage
+        text = choice.message.content or ""
+        return Generation(
+            text=text,
+            tokens=_tokens(choice.logprobs),
+            prompt_tokens=usage.prompt_tokens if usage else 0,
+            output_tokens=usage.completion_tokens if usage else 0,
+            error=None,
+            cut=choice.finish_reason == "length",
+        )
+    except (AttributeError, IndexError, TypeError):
+        return Generation("", [], 0, 0, INVALID)
+
+
+def _tokens(logprobs: Any) -> TokenLogprobs:
+    places = logprobs.content if logprobs is not None and logprobs.content else []
+    return [(place.token, {one.token: one.logprob for one in place.top_logprobs}) for place in places]
+
+
+def _key(endpoint: EndpointConfig) -> str:
+    return os.environ.get(endpoint.key_variable) or NO_KEY

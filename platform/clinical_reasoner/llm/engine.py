@@ -1,0 +1,117 @@
+"""A vLLM engine under Ray Data: how it is set up, and its columns as a Generation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from clinical_reasoner.cluster import local_or_name
+from clinical_reasoner.config.teacher import EngineConfig
+from clinical_reasoner.llm.answers import TokenLogprobs
+from clinical_reasoner.llm.generation import Generation, Model, Row
+from clinical_reasoner.llm.prompting import Message
+
+ENGINE_ERROR = "__inference_error__"
+
+
+def build_batch_processor(
+    model: Model, render: Callable[[Row], list[Message]], finish: Callable[[Row, Generation], Row]
+) -> Any:
+    """A Ray Data processor: chat template, engine and the two functions of `generate`."""
+    from ray.data.llm import ChatTemplateStageConfig, build_processor, vLLMEngineProcessorConfig
+
+    engine = model.engine
+    params = sampling_params(model)
+
+    def preprocess(row: Row) -> Row:
+        return {**row, "messages": render(row), "sampling_params": row_params(params, row)}
+
+    def postprocess(row: Row) -> Row:
+        return finish(row, read_generation(row, model))
+
+    source = local_or_name(model.source)
+    config = vLLMEngineProcessorConfig(
+        model_source=source,
+        engine_kwargs=engine_arguments(engine),
+        batch_size=engine.batch_size,
+        max_concurrent_batches=engine.concurrent_batches,
+        concurrency=(engine.replicas, engine.replicas),
+        should_continue_on_error=True,
+        placement_group_config={"bundle_per_worker": worker_bundle(engine)},
+        runtime_env={"env_vars": engine_environment(engine, source)},
+        chat_template_stage=ChatTemplateStageConfig(
+            enabled=True, num_cpus=0.1, concurrency=1, chat_template_kwargs=engine.chat_template_kwargs or None
+        ),
+        tokenize_stage=False,
+        detokenize_stage=False,
+    )
+    light = {"num_cpus": 0.1}
+    return build_processor(
+        config,
+        preprocess=preprocess,
+        postprocess=postprocess,
+        preprocess_map_kwargs=light,
+        postprocess_map_kwargs=light,
+    )
+
+
+def sampling_params(model: Model) -> dict[str, Any]:
+    """Keyword arguments of vLLM's SamplingParams."""
+    return {**model.sampling.model_dump(), "logprobs": model.logprobs}
+
+
+def row_params(params: dict[str, Any], row: Row) -> dict[str, Any]:
+    """With the row's own `seed` where it has one: under a shared seed, samples of one prompt would all be the same."""
+    return {**params, "seed": row["seed"]} if "seed" in row else params
+
+
+def engine_arguments(engine: EngineConfig) -> dict[str, Any]:
+    """Keyword arguments of the vLLM engine."""
+    return {
+        "dtype": engine.dtype,
+        "max_model_len": engine.max_model_len,
+        "max_num_seqs": engine.max_num_seqs,
+        "enable_prefix_caching": True,
+        **engine.engine_kwargs,
+    }
+
+
+def worker_bundle(engine: EngineConfig) -> dict[str, float]:
+    return {"CPU": engine.cpus, **({"GPU": engine.gpus} if engine.gpus else {})}
+
+
+def engine_environment(engine: EngineConfig, source: str) -> dict[str, str]:
+    """Environment of an engine's workers."""
+    offline = {"HF_HUB_OFFLINE": "1"} if source.startswith("/") else {}
+    cpu = {} if engine.gpus else {"VLLM_CPU_KVCACHE_SPACE": str(engine.kv_cache_gib)}
+    return {**cpu, **offline}
+
+
+def read_generation(row: Row, model: Model) -> Generation:
+    """The engine's columns of a row."""
+    error = row.get(ENGINE_ERROR) or ""
+    if error:
+        # The message may hold the prompt, and so the patient: its first word is the exception's class.
+        return Generation("", [], 0, 0, error.split(":")[0].split("(")[0].strip()[:60] or "error")
+    prompt_tokens, output_tokens = int(row["num_input_tokens"]), int(row["num_generated_tokens"])
+    room = min(model.sampling.max_tokens, model.engine.max_model_len - prompt_tokens)
+    return Generation(
+        text=row["generated_text"],
+        tokens=_tokens(row.get("generated_tokens"), row.get("logprobs")),
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
+        error=None,
+        cut=output_tokens >= room,
+    )
+
+
+def _tokens(ids: Sequence[int] | None, logprobs: Sequence[dict[Any, dict[str, Any]]] | None) -> TokenLogprobs:
+    """vLLM's candidates per place (id -> logprob, rank, decoded_token) as texts."""
+    if ids is None or logprobs is None:
+        return []
+    places = []
+    for token, candidates in zip(ids, logprobs, strict=True):
+        by_id = {int(key): value for key, value in candidates.items() if value}
+        text = by_id[int(token)]["decoded_token"] or ""
+        places.append((text, {value["decoded_token"] or "": value["logprob"] for value in by_id.values()}))
+    return places
