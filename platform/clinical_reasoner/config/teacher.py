@@ -95,8 +95,24 @@ class AsksConfig(StrictConfig):
         return {"rationalize": self.rationalize, "diagnose": self.diagnose, "direct": self.direct}
 
 
+class LengthBounds(StrictConfig):
+    """How long a rationale may be to be trained on."""
+
+    min_words: int = Field(default=8, ge=1)
+    """Fewest words."""
+    max_words: int = Field(default=600, ge=1)
+    """Most words."""
+
+    @model_validator(mode="after")
+    def _some_length_fits(self) -> LengthBounds:
+        if self.max_words < self.min_words:
+            raise ValueError(f"max_words {self.max_words} is below min_words {self.min_words}: no rationale fits")
+        return self
+
+
 class RationalesConfig(StrictConfig):
     asks: AsksConfig = AsksConfig()
+    length: LengthBounds = LengthBounds()
     shots: int = Field(default=3, ge=0, le=16)
     """Exemplars in the prompts of `rationalize` and `diagnose`: the labels in turn, in the order of the file; `direct`
     has none."""

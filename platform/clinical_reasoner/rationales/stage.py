@@ -38,7 +38,9 @@ def make_rationales(config: PipelineConfig, run: RunFolder) -> Manifest:
     def make() -> Rows:
         asks = make_asks(run.read_table("findings", FINDINGS), config.rationales.asks.splits())
         renderer = AskRenderer(task, exemplars)
-        finisher = RationaleFinisher(renderer, config.teacher.model, config.teacher.sampling.seed)
+        finisher = RationaleFinisher(
+            renderer, config.teacher.model, config.teacher.sampling.seed, config.rationales.length
+        )
         model = Model(config.teacher.model, config.teacher.engine, config.teacher.sampling, len(task.labels) + 2)
         batch = Batch(asks, "row_id", work_folder(run, stage), config.rationales.rows_per_block)
         table = generate(run, batch, model, renderer, finisher, RATIONALES, config.run.logical_cpus)
