@@ -49,7 +49,7 @@ class LabelledText(_Strict):
     not_in_evidence: tuple[str, ...] = ()
     """Fields and findings of which it claims something that is not so, or not known."""
     held_out: bool = False
-    """Not looked at while rules were written and tuned."""
+    """Written before the rules; of it, only the counts of flags were looked at while they were tuned."""
 
 
 class LabelledTexts(_Strict):

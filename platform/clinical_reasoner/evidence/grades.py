@@ -32,6 +32,8 @@ _ONE = rf"(?:T|{_SITES}H|H(?:V?{_F}E)?O{_F}{_SITES})"
 _NAMES = rf"(?P<names>{_ONE}(?:C{_F}{_ONE})*)"
 _GRADES = rf"(?P<grades>(?:[QD]{_F})?[GP](?:[CR]{_F}[GP])*)"
 _DENIED = rf"(?P<denied>[ZN]{_F})"
+_LED = rf"(?:CF+C)?{_F}"
+"""Behind a name that its verb follows: `, however,`."""
 _END = rf"(?!{_F}[SHTA])"
 """Behind a grade that stands after its finding: it is not that of the next one."""
 _FREE = rf"(?!{_F}V{_F}[NQD]?{_F}[GP])"
@@ -40,6 +42,7 @@ _FREE = rf"(?!{_F}V{_F}[NQD]?{_F}[GP])"
 _ATTRIBUTES = "GPQDAJ"
 """Behind an owner, they say what the patient has: `her severe ...`, but not `the absence of ...`."""
 
+_USED = "#"
 _GRAMMAR = tuple(
     re.compile(pattern)
     for pattern in (
@@ -51,11 +54,13 @@ _GRAMMAR = tuple(
         # no or mild TERM; no sign of severe TERM; severe TERM [is absent]; no TERM
         rf"(?P<grades>Z(?:[CR]{_F}[GP])+){_F}{_NAMES}{_FREE}",
         rf"{_DENIED}{_GRADES}{_F}{_NAMES}{_FREE}",
+        rf"{_GRADES}{_F}{_NAMES}C?[>/][^.]{{1,12}}?C(?P<denied>V{_F}(?:N{_F}E|Z))",
         rf"{_GRADES}{_F}{_NAMES}(?P<denied>{_F}V{_F}(?:N{_F}E|Z){_F}){_END}",
         rf"{_GRADES}{_F}{_NAMES}{_FREE}",
         rf"(?P<zero>[ZN]){_F}{_NAMES}(?!{_F}V{_F}[NQDZ]?{_F}[GPZ])",
         # TERM is [not] severe; TERM (severe); TERM is absent; TERM is [not] seen; TERM, which is severe
-        rf"{_NAMES}{_F}(?:V|K|C>V){_F}{_DENIED}?{_GRADES}{_END}",
+        rf"{_NAMES}[OFU]+{_GRADES}F",
+        rf"{_NAMES}{_LED}(?:V|K|C>V){_F}{_DENIED}?{_GRADES}{_END}",
         rf"{_NAMES}{_F}(?P<zero>V{_F}Z|(?:V{_F})?N{_F}E|KZ){_END}",
         rf"{_NAMES}{_F}V{_F}(?P<present>E)",
         # PLACE shows [no] severe NOUN; PLACE: no NOUN
@@ -63,13 +68,13 @@ _GRAMMAR = tuple(
         rf"(?P<names>{_PLACE}){_F}(?:[VWK]{_F}[ZN]|N){_F}(?P<zero>H)(?!O)",
         rf"H{_F}V{_F}{_DENIED}?{_GRADES}{_F}(?P<names>O{_F}{_SITES})",
         # PLACE is [not] severely ADJECTIVE; PLACE is enlarged to a mild degree; PLACE is preserved
-        rf"(?P<names>{_PLACE}){_F}[VK]?{_F}{_DENIED}?{_GRADES}{_F}A",
+        rf"(?P<names>{_PLACE}){_LED}[VK]?{_F}{_DENIED}?{_GRADES}{_F}A",
         rf"(?P<names>{_PLACE}){_F}V?{_F}A{_F}{_GRADES}F",
-        rf"(?P<names>{_PLACE}){_F}V?{_F}(?P<denied>[ZN]{_F})?(?P<state>[AIJ])(?!{_F}S)",
+        rf"(?P<names>{_PLACE}){_LED}V?{_F}(?P<denied>[ZN]{_F})?(?P<state>[AIJ])(?!{_F}S)",
         # [no] severely ADJECTIVE PLACE; preserved PLACE
         rf"{_DENIED}?{_GRADES}{_F}A{_F}(?P<names>{_PLACE})(?!H)",
         rf"(?P<denied>[ZN]{_F})?(?P<state>[AJ]){_F}(?P<names>{_PLACE})(?!H)",
-        rf"(?P<state>I){_F}(?P<names>{_SITES}L)",
+        rf"(?P<state>I){_F}(?P<names>{_PLACE})(?![HX])",
         # there is TERM
         rf"W{_F}(?P<present>){_NAMES}{_FREE}",
     )
@@ -92,17 +97,15 @@ class Graded:
 def graded_findings(tokens: Sequence[Token], lexicon: Lexicon, count: int) -> Iterator[Graded]:
     """All that the tokens say of findings; `count` is the number of grades. No token is used twice."""
     kinds = "".join(token.kind for token in tokens)
-    free = [True] * len(tokens)
+    free = kinds
     for pattern in _GRAMMAR:
-        for match in pattern.finditer(kinds):
+        for match in pattern.finditer(free):
             first, last = match.span()
-            if not all(free[first:last]):
-                continue
             grades = _grades(match, tokens, lexicon, count)
             names = list(_findings(match, tokens, lexicon))
             if not names or not 0 < len(grades) < count:
                 continue
-            free[first:last] = [False] * (last - first)
+            free = free[:first] + _USED * (last - first) + free[last:]
             owned = first > 0 and kinds[first - 1] == OWNER and kinds[first] in _ATTRIBUTES
             for name in names:
                 yield Graded(name, grades, tokens[first].start, tokens[last - 1].end, owned)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, field_validator
@@ -58,6 +59,8 @@ class Language(BaseModel):
     """Make a clause speak of other patients, or of what is not so."""
     general_verbs: Words
     """With a diagnosis as their subject they do the same."""
+    general_in: Words
+    """Before a diagnosis, so do these."""
     bounds_before: Words
     bounds_after: Words
     """Make a number a limit, or the value of another day."""
@@ -136,6 +139,25 @@ def guarded(phrase: str) -> str:
     before = r"(?<!\w)" if phrase[0].isalnum() else ""
     after = r"(?!\w)" if phrase[-1].isalnum() else ""
     return f"{before}{re.escape(phrase)}{after}"
+
+
+def longest_of(phrases: Iterable[str]) -> str:
+    """Source that finds the longest of many phrases, as whole words: a tree by letters, so that few are tried."""
+    trees: dict[bool, dict[str, Any]] = {True: {}, False: {}}
+    for phrase in phrases:
+        node = trees[phrase[0].isalnum()]
+        for letter in phrase:
+            node = node.setdefault(letter, {})
+        node[""] = r"(?!\w)" if phrase[-1].isalnum() else ""
+    return "|".join(
+        f"{before}{_tree_source(tree)}" for tree, before in ((trees[True], r"(?<!\w)"), (trees[False], "")) if tree
+    )
+
+
+def _tree_source(node: dict[str, Any]) -> str:
+    branches = [f"{re.escape(letter)}{_tree_source(below)}" for letter, below in node.items() if letter]
+    branches += [node[""]] if "" in node else []
+    return branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"
 
 
 def label_mentions(task: DiagnosisTask) -> dict[str, str]:

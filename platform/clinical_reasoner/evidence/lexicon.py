@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from clinical_reasoner.evidence.language import Language, guarded, label_mentions, load_language
+from clinical_reasoner.evidence.language import Language, label_mentions, load_language, longest_of
 from clinical_reasoner.task import DiagnosisTask
 
 ZERO, GRADE, PRESENT, SITE, NOUN, TERM, ADJECTIVE, UNAFFECTED, SPARED, MEASURED = "ZGPSHTAIJL"
@@ -76,8 +76,7 @@ def lexicon(task: DiagnosisTask) -> Lexicon:
     kinds |= {noun: NOUN for noun in changes if kinds.get(noun) not in (ADJECTIVE, UNAFFECTED, SPARED, MEASURED)}
     kinds |= dict.fromkeys(terms, TERM)
     kinds |= {word: GRADE if place else ZERO for word, place in grades.items()}
-    source = rf"{'|'.join(map(guarded, sorted(kinds, key=lambda word: (-len(word), word))))}"
-    source += r"|(?P<stop>[.!?;]+(?!\w))|[^\W_]+(?:[-'.][^\W_]+)*|[^\w\s]"
+    source = rf"{longest_of(kinds)}|(?P<stop>[.!?;]+(?!\w))|[^\W_]+(?:[-'.][^\W_]+)*|[^\w\s]"
     frozen = {word: frozenset(names) for word, names in changes.items()}
     return Lexicon(re.compile(source, re.IGNORECASE), kinds, grades, terms, places, frozen)
 
@@ -106,6 +105,7 @@ def _kinds_of_language(language: Language, task: DiagnosisTask) -> dict[str, str
     kinds = {word.lower(): kind for kind, words in groups.items() for word in words}
     for name in label_mentions(task):
         kinds |= {f"{name} {verb}": SUPPOSING for verb in language.general_verbs}
+        kinds |= {f"{word} {name}": SUPPOSING for word in language.general_in}
     for link in [word for word in language.links if word != ","]:
         kinds[f", {link}"] = LINK
     return kinds

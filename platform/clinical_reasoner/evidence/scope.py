@@ -13,7 +13,8 @@ def clauses(tokens: Sequence[Token]) -> Iterator[list[Token]]:
     """Tokens from one beginning of a clause to the next, or to the end of the sentence."""
     clause: list[Token] = []
     for token in tokens:
-        if token.kind in (CLAUSE, RELATIVE, STOP) and clause:
+        starts = token.kind in (CLAUSE, RELATIVE, STOP) or (token.kind == SUPPOSING and token.text.startswith(","))
+        if starts and clause:
             yield clause
             clause = []
         clause.append(token)

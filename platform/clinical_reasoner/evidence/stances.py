@@ -40,7 +40,8 @@ class _Patterns:
     labels: dict[str, str]
 
 
-def stances(text: str, task: DiagnosisTask) -> list[Stance]:
+@lru_cache(maxsize=4)
+def stances(text: str, task: DiagnosisTask) -> tuple[Stance, ...]:
     """Every stance of a text; what a clause only supposes ("would point to ...") is none."""
     patterns = _patterns(task)
     found: list[Stance] = []
@@ -49,7 +50,7 @@ def stances(text: str, task: DiagnosisTask) -> list[Stance]:
         for clause in _clauses(sentence.group(), patterns):
             found += _of_clause(clause, number, start, patterns)
             start += len(clause)
-    return sorted(found, key=lambda stance: stance.start)
+    return tuple(sorted(found, key=lambda stance: stance.start))
 
 
 def labels_named_after(text: str, sentence: int, task: DiagnosisTask) -> set[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from clinical_reasoner.config.pipeline import PipelineConfig
+from clinical_reasoner.evidence.language import load_language
 from clinical_reasoner.llm.batch import Batch, Model, Row, generate
 from clinical_reasoner.llm.prompting import PROMPT_VERSION, Exemplar, load_exemplars
 from clinical_reasoner.rationales.asks import make_asks
@@ -24,6 +25,7 @@ RATIONALES_STAGE = "rationales"
 def make_rationales(config: PipelineConfig, run: RunFolder) -> Manifest:
     """Write `rationales/`. Every ask has its row; what is not fit for training says why in `reject_reason`."""
     task = load_task(config.task.file)
+    load_language(task.language)  # one that there is not ends the run here, not in a worker
     exemplars = chosen_exemplars(config, task)
     settings = {
         "teacher": config.teacher.identity(),

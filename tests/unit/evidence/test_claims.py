@@ -114,10 +114,23 @@ def said(text: str, task: DiagnosisTask) -> Said:
             [("frontal_atrophy", "Severe"), ("parietal_atrophy", "Severe")],
         ),
         ("marked white matter changes", [("vascular_disease", "Severe")]),
+        ("hippocampal atrophy of a mild degree", [(HIPPOCAMPUS, "Mild")]),
+        ("The hippocampi, however, are not severely atrophied.", [(HIPPOCAMPUS, "No or Mild")]),
+        (
+            "neither frontal nor occipital atrophy, and hippocampal atrophy is mild",
+            [("frontal_atrophy", "No"), ("occipital_atrophy", "No"), (HIPPOCAMPUS, "Mild")],
+        ),
+        (
+            "not only severe hippocampal atrophy but also mild entorhinal atrophy",
+            [(HIPPOCAMPUS, "Severe"), (ENTORHINAL, "Mild")],
+        ),
         # about other patients, or supposed
         ("Normal cognition would show no hippocampal atrophy.", []),
         ("Patients with this disease often have severe hippocampal atrophy.", []),
         ("Absence of severe hippocampal atrophy would argue against it.", []),
+        ("Severe hippocampal atrophy, which is often seen in dementia, is absent here.", [(HIPPOCAMPUS, "No or Mild")]),
+        ("In Alzheimer's disease, severe hippocampal atrophy is the rule.", []),
+        ("Whether the hippocampal atrophy is severe cannot be said.", []),
         ("If hippocampal atrophy were severe, the MMSE would be lower.", []),
         ("Mild cognitive impairment shows mild hippocampal atrophy.", []),
         (
