@@ -33,7 +33,9 @@ class Label(_Strict):
     text: str
     """Full name as written in the question and in answers."""
     aliases: tuple[str, ...] = ()
-    """Other ways in which a file or a text names this diagnosis."""
+    """Other ways in which a file or an answer names this diagnosis."""
+    mentions: tuple[str, ...] = ()
+    """Besides its full name, how a rationale calls this diagnosis; none of them may mean something else."""
 
 
 class Grade(_Strict):
@@ -54,7 +56,7 @@ class NumberField(_Strict):
     open_clause: str | None = Field(default=None, pattern=r"\{value\}")
     """Clause of a value that stands for itself and everything above: "90+" is 90 or more."""
     mentions: tuple[str, ...] = ()
-    """Other phrases, with a `{value}` slot, that state the same fact."""
+    """Other phrases with a `{value}` that state the same fact. `[a|b]` may stand there, `(a|b)` as one of both."""
 
 
 class ChoiceField(_Strict):
@@ -64,7 +66,7 @@ class ChoiceField(_Strict):
     clauses: dict[str, str]
     """One verb phrase for each value."""
     mentions: dict[str, tuple[str, ...]] = {}
-    """Other phrases that state the value."""
+    """Other phrases, with the same marks, that state the value; under `1|2` those that leave open which of the two."""
 
 
 PatientField = Annotated[NumberField | ChoiceField, Field(discriminator="kind")]
@@ -90,6 +92,20 @@ class RatingScale(_Strict):
     """Grade -> lowest age in years -> lowest rating of that grade from that age on."""
 
 
+class Change(_Strict):
+    """What can be the matter with a place, in the words of free text."""
+
+    nouns: tuple[str, ...]
+    adjectives: tuple[str, ...] = ()
+    """The place is so: there is a finding, of a grade that other words give."""
+    unaffected: tuple[str, ...] = ()
+    """The place is so: the finding has the first grade."""
+    spared: tuple[str, ...] = ()
+    """The place is so: the finding has not the last grade."""
+    measured: tuple[str, ...] = ()
+    """What is said of the place's size: `SITE volume is reduced`."""
+
+
 class Finding(_Strict):
     name: str
     """Key in the `findings` table."""
@@ -97,6 +113,10 @@ class Finding(_Strict):
     """What the statement says after its grade, e.g. `hippocampal atrophy`."""
     synonyms: tuple[str, ...] = ()
     """Other names of the same finding in free text."""
+    change: str | None = None
+    """Of `changes`: what has happened to the sites, which makes terms such as SITE atrophy, atrophy of SITE."""
+    sites: tuple[str, ...] = ()
+    """Nouns and adjectives of the place."""
     measure: RegionalMeasure | None = None
     rating: RatingScale | None = None
 
@@ -110,6 +130,12 @@ class DiagnosisTask(_Strict):
     question: str
     exemplars: str
     """Path of the JSON file with the expert exemplars."""
+    language: str = "en"
+    """Of all its words: a file of `evidence/languages/`."""
+    spellings: dict[str, tuple[str, ...]] = {}
+    """Word of the `mentions` -> other ways to write it."""
+    changes: dict[str, Change] = {}
+    """By name, for `findings.change`."""
     labels: tuple[Label, ...] = Field(min_length=2)
     controls: str | None = None
     """Label of the unaffected people on whom norms are fitted."""
@@ -134,6 +160,9 @@ class DiagnosisTask(_Strict):
                 raise ValueError(f"{kind} {twice[0]!r} stands there twice")
         if self.controls is not None and self.controls not in self.label_names:
             raise ValueError(f"controls {self.controls!r} is no label; labels are {', '.join(self.label_names)}")
+        for finding in self.findings:
+            if finding.change is not None and finding.change not in self.changes:
+                raise ValueError(f"finding {finding.name!r}: change {finding.change!r} is not one of `changes`")
         return self
 
     def __hash__(self) -> int:

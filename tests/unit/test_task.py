@@ -69,6 +69,7 @@ def test_another_disease_is_only_another_file(tmp_path: Path) -> None:
         (lambda raw: raw["sentences"].append(raw["sentences"][0]), "field 'age_years' stands there twice"),
         (lambda raw: raw["sentences"][0][0].update(clause="is old"), "sentences.0.0.number.clause: "),
         (lambda raw: raw["sentences"][0][0].update(kind="text"), "sentences.0.0: .*'number', 'choice'"),
+        (lambda raw: raw["findings"][0].update(change="width"), "change 'width' is not one of `changes`"),
         # YAML reads an unquoted `No` as false.
         (lambda raw: raw["grades"][0].update(name=False), "grades.0.name: "),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from clinical_reasoner.config.base import StrictConfig
 from clinical_reasoner.records import Ask, Split
@@ -20,6 +20,21 @@ TOKENS_PER_WORD = 4 / 3
 """Of English text under the usual vocabularies; smaller ones need more."""
 
 _ASKED: dict[Ask, tuple[Split, ...]] = {"rationalize": ("train",), "diagnose": ("test",), "direct": ("test",)}
+
+
+class LengthBounds(StrictConfig):
+    """How long a rationale may be to be trained on."""
+
+    min_words: int = Field(default=8, ge=1)
+    """Fewest words."""
+    max_words: int = Field(default=600, ge=1)
+    """Most words."""
+
+    @model_validator(mode="after")
+    def _some_length_fits(self) -> LengthBounds:
+        if self.max_words < self.min_words:
+            raise ValueError(f"max_words {self.max_words} is below min_words {self.min_words}: no rationale fits")
+        return self
 
 
 class RationalesConfig(StrictConfig):
@@ -44,6 +59,8 @@ class RationalesConfig(StrictConfig):
     """Length of the rationale asked for: `brief` (50 to 120 words), `standard` (200 to 300; the method's paper has
     269.4 on average), `detailed` (350 to 500), or about this number of words. None leaves it open. Students are not
     asked for a length."""
+    accepted_words: LengthBounds = LengthBounds()
+    """Rationales that are shorter or longer are not trained on."""
     rows_per_block: int = Field(default=50, ge=1)
     """Asks per block of work: what a kill can lose at the most, for each engine."""
 

@@ -1,7 +1,8 @@
 """What a text says about the patient, compared with the evidence.
 
-Deterministic; the vocabulary comes from the task. A claim is a value of a patient field ("an MMSE score of 24") or a
-grade of a finding ("severe hippocampal and entorhinal atrophy", "the ventricle enlargement is mild").
+Deterministic; the vocabulary comes from the task and its language. A claim is a value of a patient field ("an MMSE of
+24") or a grade of a finding ("severe hippocampal and entorhinal atrophy", "the ventricles are not enlarged"). What a
+text says of other patients, or supposes, is none.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from functools import lru_cache
 from typing import Literal
 
 from clinical_reasoner.evidence.description import NUMBER, Evidence
+from clinical_reasoner.evidence.grades import graded_findings
+from clinical_reasoner.evidence.language import any_of, load_language, phrase_source, plain_text
+from clinical_reasoner.evidence.lexicon import Token, lexicon
+from clinical_reasoner.evidence.scope import Span, inside, supposed_spans
 from clinical_reasoner.task import DiagnosisTask, NumberField
 
 Verdict = Literal["supported", "contradicted", "not_in_evidence"]
-_VERBS = "is|are|was|were|appears|appear|seems"
-_DENIALS = r"(?:no|not|without)(?: evidence of| signs? of)?"
-"""Words that deny the grade after them: what is then left of "no severe atrophy" may be mild or none."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,11 @@ class Claim:
     name: str
     """Patient field or finding."""
     value: str
-    """Field value or grade name, as the description would write it."""
+    """Field value or grade name, as the description would write it; `No or Mild` where the text leaves it open."""
     start: int
     """Character offset in the text with every run of whitespace collapsed to one space."""
+    one_of: tuple[str, ...] = ()
+    """Where the text leaves it open: the values that would make it true."""
 
 
 @dataclass(frozen=True)
@@ -43,18 +47,15 @@ class ClaimCounts:
 
 
 def extract_claims(text: str, task: DiagnosisTask) -> list[Claim]:
-    """All claims of a text, in its order. One stretch of text gives at most one claim per field or finding."""
-    plain = " ".join(text.split())
-    taken: list[tuple[int, int]] = []
-    claims: list[Claim] = []
-    for pattern, name, value in _field_patterns(task):
-        for match in pattern.finditer(plain):
-            if any(match.start() < end and start < match.end() for start, end in taken):
-                continue
-            taken.append(match.span())
-            claims.append(Claim(name, value if value is not None else match.group(1), match.start()))
-    claims.extend(_finding_claims(plain, task))
-    return sorted(claims, key=lambda claim: claim.start)
+    """All claims of a text, in its order. What it says twice is one claim."""
+    plain = plain_text(text)
+    tokens = lexicon(task).tokens(plain)
+    supposed = supposed_spans(tokens)
+    found = [*_field_claims(plain, supposed, task), *_finding_claims(tokens, supposed, task)]
+    claims: dict[tuple[str, str], Claim] = {}
+    for claim in sorted(found, key=lambda claim: claim.start):
+        claims.setdefault((claim.name, claim.value), claim)
+    return list(claims.values())
 
 
 def judge_claim(claim: Claim, evidence: Evidence) -> Verdict:
@@ -62,7 +63,8 @@ def judge_claim(claim: Claim, evidence: Evidence) -> Verdict:
     known = evidence.fields.get(claim.name, evidence.grades.get(claim.name))
     if known is None:
         return "not_in_evidence"
-    return "supported" if _same(known, claim.value) else "contradicted"
+    values = claim.one_of or (claim.value,)
+    return "supported" if any(_same(known, value) for value in values) else "contradicted"
 
 
 def count_claims(claims: Sequence[Claim], evidence: Evidence) -> ClaimCounts:
@@ -79,86 +81,79 @@ def _same(known: str, claimed: str) -> bool:
         return known == claimed
 
 
+def _claim(name: str, values: Sequence[str], start: int) -> Claim:
+    return Claim(name, " or ".join(values), start, tuple(values) if len(values) > 1 else ())
+
+
+def _finding_claims(tokens: Sequence[Token], supposed: Sequence[Span], task: DiagnosisTask) -> Iterator[Claim]:
+    names = task.grade_names
+    for said in graded_findings(tokens, lexicon(task), len(names)):
+        if said.owned or not inside(said.start, supposed):
+            yield _claim(said.finding, [names[place] for place in sorted(said.grades)], said.start)
+
+
+def _field_claims(text: str, supposed: Sequence[Span], task: DiagnosisTask) -> Iterator[Claim]:
+    """One stretch of text gives at most one claim per field: that of the longest wording."""
+    before, after = _bounds(task)
+    for field, patterns in _field_patterns(task).items():
+        found = [(match, value) for pattern, value in patterns for match in pattern.finditer(text)]
+        found.sort(key=lambda one: (one[0].start() - one[0].end(), one[0].start()))
+        taken: list[Span] = []
+        for match, value in found:
+            start, end = match.span()
+            if any(start < last and first < end for first, last in taken):
+                continue
+            taken.append((start, end))
+            if value is None and (before.search(text, 0, match.start(1)) or after.match(text, end)):
+                continue
+            owned = _owner(task).search(text, 0, start) or _owner(task).fullmatch(f"{match.group()} ")
+            if owned or not inside(start, supposed):
+                yield _claim(field, [match.group(1)] if value is None else value.split("|"), start)
+
+
 @lru_cache(maxsize=8)
-def _field_patterns(task: DiagnosisTask) -> tuple[tuple[re.Pattern[str], str, str | None], ...]:
-    """(pattern, field, value or None where the pattern captures it), longest wording first."""
-    wordings: list[tuple[str, str, str | None]] = []
+def _field_patterns(task: DiagnosisTask) -> dict[str, tuple[tuple[re.Pattern[str], str | None], ...]]:
+    """Field -> (pattern, value or None where the pattern captures it)."""
+    patterns: dict[str, tuple[tuple[re.Pattern[str], str | None], ...]] = {}
     for field in task.fields:
         if isinstance(field, NumberField):
-            open_clause = (field.open_clause,) if field.open_clause else ()
-            wordings += [(phrase, field.name, None) for phrase in (field.clause, *open_clause, *field.mentions)]
+            clauses: list[tuple[str, str | None]] = [
+                (clause, None) for clause in (field.clause, field.open_clause) if clause
+            ]
+            mentions: list[tuple[str, str | None]] = [(phrase, None) for phrase in field.mentions]
         else:
-            wordings += [(clause, field.name, value) for value, clause in field.clauses.items()]
-            wordings += [(phrase, field.name, value) for value, group in field.mentions.items() for phrase in group]
-    wordings.sort(key=lambda wording: -len(wording[0]))
-    return tuple(
-        (re.compile(rf"(?<![\w.]){_escape(phrase)}(?!\w|\.\d)", re.IGNORECASE), name, value)
-        for phrase, name, value in wordings
-    )
+            clauses = [(clause, value) for value, clause in field.clauses.items()]
+            mentions = [(phrase, value) for value, group in field.mentions.items() for phrase in group]
+        patterns[field.name] = (
+            *((_pattern(re.escape(clause).replace(r"\{value\}", NUMBER)), value) for clause, value in clauses),
+            *(
+                (_pattern(_respelled(phrase_source(phrase, {"value": NUMBER}), task)), value)
+                for phrase, value in mentions
+            ),
+        )
+    return patterns
 
 
-def _escape(phrase: str) -> str:
-    return re.escape(phrase).replace(re.escape("{value}"), NUMBER)
+def _pattern(source: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<![\w.]){source}(?!\w|\.\d)", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class _FindingPatterns:
-    before: re.Pattern[str]
-    """<grade> <term>[, <term> ...][ and <term>]"""
-    after: re.Pattern[str]
-    """<term> is <grade>"""
-    shared_head: re.Pattern[str]
-    """<grade> <modifier>[, <modifier> ...] and <modifier> <head>"""
-    term: re.Pattern[str]
-    split: re.Pattern[str]
-    denied: re.Pattern[str]
-    """<denial>[ <grade> or], at the end"""
-    names: dict[str, str]
-    """Lower-case term -> finding."""
-    grades: dict[str, str]
-    """Lower-case word -> grade name."""
+def _respelled(source: str, task: DiagnosisTask) -> str:
+    for word, others in task.spellings.items():
+        source = source.replace(re.escape(word), f"(?:{any_of([word, *others])})")
+    return source
 
 
 @lru_cache(maxsize=8)
-def _finding_patterns(task: DiagnosisTask) -> _FindingPatterns:
-    names = {term.lower(): finding.name for finding in task.findings for term in (finding.term, *finding.synonyms)}
-    grades = {word.lower(): grade.name for grade in task.grades for word in grade.words}
-    term = _any_of(names)
-    grade = _any_of(grades)
-    plain = [name for name in names if " " in name and " of " not in name and " relative " not in name]
-    heads = sorted({re.escape(name.rsplit(" ", 1)[1]) for name in plain})
-    modifier = _any_of(name.removesuffix(f" {head}") for head in heads for name in names if name.endswith(f" {head}"))
-    series = rf"(?:,? and |,? or |, )(?:{modifier})"
-    return _FindingPatterns(
-        before=re.compile(rf"\b({grade}) ((?:{term})(?:(?:,? and |,? or |, )(?:{term}))*)\b", re.IGNORECASE),
-        after=re.compile(rf"\b({term}) (?:{_VERBS}) ({grade})\b", re.IGNORECASE),
-        shared_head=re.compile(rf"\b({grade}) ((?:{modifier})(?:{series})+) ({'|'.join(heads)})\b", re.IGNORECASE),
-        term=re.compile(term, re.IGNORECASE),
-        split=re.compile(r",? and |,? or |, "),
-        denied=re.compile(rf"\b{_DENIALS} (?:(?:{grade}) (?:or|to) )?$", re.IGNORECASE),
-        names=names,
-        grades=grades,
-    )
+def _bounds(task: DiagnosisTask) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """What makes a number a limit: before it, and after its wording."""
+    language = load_language(task.language)
+    before = re.compile(rf"(?:(?<!\w)(?:{any_of(language.bounds_before)})) ?$", re.IGNORECASE)
+    after = re.compile(rf" ?(?:(?:{any_of(language.bounds_after)})\b|[-\u2013] ?\d)", re.IGNORECASE)
+    return before, after
 
 
-def _any_of(words: Iterator[str] | dict[str, str]) -> str:
-    return "|".join(re.escape(word) for word in sorted(set(words), key=lambda word: (-len(word), word)))
-
-
-def _finding_claims(text: str, task: DiagnosisTask) -> Iterator[Claim]:
-    patterns = _finding_patterns(task)
-    for match in patterns.shared_head.finditer(text):
-        for modifier in patterns.split.split(match.group(2)):
-            yield from _claim(f"{modifier} {match.group(3)}", match.group(1), match.start(), text, patterns)
-    for match in patterns.before.finditer(text):
-        for term in patterns.term.findall(match.group(2)):
-            yield from _claim(term, match.group(1), match.start(), text, patterns)
-    for match in patterns.after.finditer(text):
-        yield from _claim(match.group(1), match.group(2), match.start(), text, patterns)
-
-
-def _claim(term: str, grade: str, start: int, text: str, patterns: _FindingPatterns) -> Iterator[Claim]:
-    """The claim, unless its grade is denied, or its letters only look like those of the task (as a long s does)."""
-    name, value = patterns.names.get(term.lower()), patterns.grades.get(grade.lower())
-    if name and value and not patterns.denied.search(text, max(0, start - 60), start):
-        yield Claim(name, value, start)
+@lru_cache(maxsize=8)
+def _owner(task: DiagnosisTask) -> re.Pattern[str]:
+    """The word before a claim that says it is the patient's."""
+    return re.compile(rf"\b(?:{any_of(load_language(task.language).owners)}) $", re.IGNORECASE)

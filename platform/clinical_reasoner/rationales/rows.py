@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from clinical_reasoner.asks import ASK_KINDS
+from clinical_reasoner.config.rationales import LengthBounds
+from clinical_reasoner.evidence.checks import REASONS, Flag, check_text, refuses
 from clinical_reasoner.evidence.claims import ClaimCounts, count_claims, extract_claims
 from clinical_reasoner.evidence.description import parse_description
 from clinical_reasoner.llm.answers import (
@@ -48,21 +51,36 @@ class AskRenderer:
         return self.exemplars.choose(visit_key(row["patient_id"], row["visit_id"]), row["description"], self.task)
 
 
-def reject_reason(generation: Generation, answer: Answer | ParseFailure, claims: ClaimCounts) -> str | None:
-    """Why a rationale is not to be trained on; None if it is fit. Holds no patient text."""
+_BEFORE_CLAIMS: tuple[Flag, ...] = ("language", "repetition", "truncated")
+"""What makes claims worth little, whichever they are."""
+
+
+def reject_reason(
+    generation: Generation, answer: Answer | ParseFailure, claims: ClaimCounts, flags: Sequence[Flag] = ()
+) -> str | None:
+    """Why a rationale is not to be trained on, the gravest of several reasons; None if it is fit. No patient text."""
     if generation.error:
         return f"engine: {generation.error}"
+    if "refusal" in flags:
+        return _checks("refusal")
     if isinstance(answer, ParseFailure):
         return f"parse: {answer.reason}"
     if generation.cut:
         return "cut: at sampling.max_tokens or engine.max_model_len"
+    early = [flag for flag in flags if flag in _BEFORE_CLAIMS]
+    if early:
+        return _checks(early[0])
     if claims.contradicted:
         return "claims: contradicts the evidence"
     if claims.not_in_evidence:
         return "claims: states what is not in the evidence"
     if answer.rationale is not None and not claims.supported:
         return "claims: none about the patient"
-    return None
+    return _checks(flags[0]) if flags else None
+
+
+def _checks(flag: Flag) -> str:
+    return f"checks: {REASONS[flag]}"
 
 
 @dataclass(frozen=True)
@@ -71,6 +89,7 @@ class RationaleFinisher:
 
     renderer: AskRenderer
     model: str
+    length: LengthBounds = field(default_factory=LengthBounds)
 
     def __call__(self, row: Row, generation: Generation) -> Row:
         task, kind = self.renderer.task, ASK_KINDS[row["ask"]]
@@ -80,7 +99,7 @@ class RationaleFinisher:
         claims = count_claims(
             extract_claims(without_thinking(generation.text), task), parse_description(row["description"], task)
         )
-        reason = reject_reason(generation, answer, claims)
+        reason = reject_reason(generation, answer, claims, self._flags(row, generation, answer))
         own = ("row_id", "patient_id", "visit_id", "split", "label", "ask", "sample", "seed")
         return RationaleRow(
             **{name: row[name] for name in own},
@@ -102,3 +121,11 @@ class RationaleFinisher:
             prompt_tokens=generation.prompt_tokens,
             output_tokens=generation.output_tokens,
         ).model_dump()
+
+    def _flags(self, row: Row, generation: Generation, answer: Answer | ParseFailure) -> tuple[Flag, ...]:
+        """Of the checks; an answer that cannot be read may still be a refusal, and one without reasons has no more."""
+        task, text = self.renderer.task, without_thinking(generation.text)
+        if isinstance(answer, ParseFailure) or answer.rationale is None:
+            return ("refusal",) if isinstance(answer, ParseFailure) and refuses(text, task) else ()
+        told = ASK_KINDS[row["ask"]].told_label
+        return check_text(answer.rationale, row["label"] if told else answer.label, told, task, self.length)

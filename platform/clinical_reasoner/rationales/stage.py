@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.config.pipeline import PipelineConfig
+from clinical_reasoner.evidence.language import load_language
 from clinical_reasoner.llm.batch import Batch, generate
 from clinical_reasoner.llm.generation import Model, Row
 from clinical_reasoner.llm.prompting import PROMPT_VERSION
@@ -27,6 +28,7 @@ RATIONALES_STAGE = "rationales"
 def make_rationales(config: PipelineConfig, run: RunFolder) -> Manifest:
     """Write `rationales/`. Every ask has its row; what is not fit for training says why in `reject_reason`."""
     task = load_task(config.task.file)
+    load_language(task.language)  # one that there is not ends the run here, not in a worker
     renderer = teacher_renderer(config, task)
     settings = {
         "teacher": config.teacher.identity(),
@@ -48,7 +50,7 @@ def make_rationales(config: PipelineConfig, run: RunFolder) -> Manifest:
             seed=config.teacher.sampling.seed,
             samples={ask: config.rationales.samples_of(ask) for ask in ASK_KINDS},
         )
-        finisher = RationaleFinisher(renderer, config.teacher.model)
+        finisher = RationaleFinisher(renderer, config.teacher.model, config.rationales.accepted_words)
         model = teacher_model(config, task)
         batch = Batch(asks, "row_id", work_folder(run, stage), config.rationales.rows_per_block)
         table = generate(run, batch, model, renderer, finisher, RATIONALES, config.run.logical_cpus)

@@ -58,17 +58,90 @@ def said(text: str, task: DiagnosisTask) -> Said:
         ("no hippocampal or entorhinal atrophy", [(HIPPOCAMPUS, "No"), (ENTORHINAL, "No")]),
         ("without hippocampal atrophy", [(HIPPOCAMPUS, "No")]),
         ("There are no signs of vascular disease.", [("vascular_disease", "No")]),
-        # a denied grade leaves open which one it is
-        ("There is no severe hippocampal atrophy.", []),
-        ("There is no evidence of severe hippocampal and entorhinal atrophy.", []),
-        ("no mild or severe hippocampal atrophy", []),
-        ("not marked hippocampal atrophy but mild temporal atrophy", [(TEMPORAL, "Mild")]),
-        ("hippocampal atrophy is not severe", []),
+        # a denied grade leaves the others
+        ("There is no severe hippocampal atrophy.", [(HIPPOCAMPUS, "No or Mild")]),
+        (
+            "There is no evidence of severe hippocampal and entorhinal atrophy.",
+            [(HIPPOCAMPUS, "No or Mild"), (ENTORHINAL, "No or Mild")],
+        ),
+        ("no mild or severe hippocampal atrophy", [(HIPPOCAMPUS, "No")]),
+        (
+            "not marked hippocampal atrophy but mild temporal atrophy",
+            [(HIPPOCAMPUS, "No or Mild"), (TEMPORAL, "Mild")],
+        ),
+        ("hippocampal atrophy is not severe", [(HIPPOCAMPUS, "No or Mild")]),
+        ("no sign of severe hippocampal atrophy", [(HIPPOCAMPUS, "No or Mild")]),
+        ("no significant hippocampal atrophy", [(HIPPOCAMPUS, "No or Mild")]),
+        ("no more than mild hippocampal atrophy", [(HIPPOCAMPUS, "No or Mild")]),
+        ("Severe hippocampal atrophy is not present.", [(HIPPOCAMPUS, "No or Mild")]),
+        ("hippocampal atrophy that is at least mild", []),
+        # several grades
+        ("no or mild hippocampal atrophy", [(HIPPOCAMPUS, "No or Mild")]),
+        ("mild to severe hippocampal atrophy", [(HIPPOCAMPUS, "Mild or Severe")]),
+        ("moderate hippocampal atrophy", [(HIPPOCAMPUS, "Mild or Severe")]),
+        ("mild rather than severe hippocampal atrophy", [(HIPPOCAMPUS, "Mild")]),
+        ("not severe but mild hippocampal atrophy", [(HIPPOCAMPUS, "Mild")]),
+        ("The hippocampal atrophy is mild rather than severe.", [(HIPPOCAMPUS, "Mild")]),
+        # denied, and only said to be there
+        ("no atrophy of the hippocampus", [(HIPPOCAMPUS, "No")]),
+        ("neither hippocampal nor entorhinal atrophy", [(HIPPOCAMPUS, "No"), (ENTORHINAL, "No")]),
+        ("The MRI does not show hippocampal atrophy.", [(HIPPOCAMPUS, "No")]),
+        ("Hippocampal atrophy is not seen.", [(HIPPOCAMPUS, "No")]),
+        ("No atrophy is found in the hippocampus or the amygdala.", [(HIPPOCAMPUS, "No"), ("amygdala_atrophy", "No")]),
+        ("Without ventricle enlargement.", [("ventricle_enlargement", "No")]),
+        ("Hippocampal atrophy is present.", [(HIPPOCAMPUS, "Mild or Severe")]),
+        ("There is hippocampal atrophy.", [(HIPPOCAMPUS, "Mild or Severe")]),
+        # the place and what is the matter with it
+        ("the hippocampus is severely atrophied", [(HIPPOCAMPUS, "Severe")]),
+        ("markedly atrophic hippocampi", [(HIPPOCAMPUS, "Severe")]),
+        ("the hippocampus is not atrophied", [(HIPPOCAMPUS, "No")]),
+        ("the hippocampus is not severely atrophied", [(HIPPOCAMPUS, "No or Mild")]),
+        ("The hippocampus shows severe atrophy.", [(HIPPOCAMPUS, "Severe")]),
+        ("Hippocampus: no atrophy.", [(HIPPOCAMPUS, "No")]),
+        ("normal hippocampal volume", [(HIPPOCAMPUS, "No")]),
+        ("the amygdala is preserved", [("amygdala_atrophy", "No or Mild")]),
+        ("the hippocampal volume is severely reduced", [(HIPPOCAMPUS, "Severe")]),
+        ("enlarged ventricles", [("ventricle_enlargement", "Mild or Severe")]),
+        ("The ventricles are not enlarged.", [("ventricle_enlargement", "No")]),
+        ("mildly dilated ventricles", [("ventricle_enlargement", "Mild")]),
+        ("the temporal horn is severely rounded", [("temporal_horn_rounding", "Severe")]),
+        (
+            "severe rounding of the temporal and frontal horns",
+            [("temporal_horn_rounding", "Severe"), ("frontal_horn_rounding", "Severe")],
+        ),
+        (
+            "severe atrophy of the frontal and parietal lobes",
+            [("frontal_atrophy", "Severe"), ("parietal_atrophy", "Severe")],
+        ),
+        ("marked white matter changes", [("vascular_disease", "Severe")]),
+        ("hippocampal atrophy of a mild degree", [(HIPPOCAMPUS, "Mild")]),
+        ("The hippocampi, however, are not severely atrophied.", [(HIPPOCAMPUS, "No or Mild")]),
+        (
+            "neither frontal nor occipital atrophy, and hippocampal atrophy is mild",
+            [("frontal_atrophy", "No"), ("occipital_atrophy", "No"), (HIPPOCAMPUS, "Mild")],
+        ),
+        (
+            "not only severe hippocampal atrophy but also mild entorhinal atrophy",
+            [(HIPPOCAMPUS, "Severe"), (ENTORHINAL, "Mild")],
+        ),
+        # about other patients, or supposed
+        ("Normal cognition would show no hippocampal atrophy.", []),
+        ("Patients with this disease often have severe hippocampal atrophy.", []),
+        ("Absence of severe hippocampal atrophy would argue against it.", []),
+        ("Severe hippocampal atrophy, which is often seen in dementia, is absent here.", [(HIPPOCAMPUS, "No or Mild")]),
+        ("In Alzheimer's disease, severe hippocampal atrophy is the rule.", []),
+        ("Whether the hippocampal atrophy is severe cannot be said.", []),
+        ("If hippocampal atrophy were severe, the MMSE would be lower.", []),
+        ("Mild cognitive impairment shows mild hippocampal atrophy.", []),
+        (
+            "Her severe hippocampal atrophy would be unusual in normal ageing.",
+            [("sex", "female"), (HIPPOCAMPUS, "Severe")],
+        ),
+        ("Severe hippocampal atrophy, which is often seen in dementia, is there.", [(HIPPOCAMPUS, "Severe")]),
         ("no hippocampal atrophy, severe temporal atrophy", [(HIPPOCAMPUS, "No"), (TEMPORAL, "Severe")]),
         ("no hippocampal atrophy and severe temporal atrophy", [(HIPPOCAMPUS, "No"), (TEMPORAL, "Severe")]),
         # no grade, or none of the task
         ("hippocampal atrophy", []),
-        ("moderate hippocampal atrophy", []),
         ("mild cognitive impairment", []),
         ("severe pain and hippocampal atrophy", []),
     ],
@@ -87,6 +160,15 @@ def test_findings_by_hand(task: DiagnosisTask, text: str, claims: Said) -> None:
         ("24/30", [("mmse", "24")]),
         ("an MMSE of 24.5", [("mmse", "24.5")]),
         ("an MMSE of 24. It was 20/30", [("mmse", "24"), ("mmse", "20")]),
+        ("MMSE: 12", [("mmse", "12")]),
+        ("MMSE score was 12", [("mmse", "12")]),
+        ("MMSE (12)", [("mmse", "12")]),
+        ("She scored 12 on the Mini-Mental State Examination", [("sex", "female"), ("mmse", "12")]),
+        ("12 of 30 points", [("mmse", "12")]),
+        ("an MMSE of 24 or lower", []),
+        ("a score below 24/30", []),
+        ("An MMSE of 20 would suggest dementia.", []),
+        ("Patients with an MMSE of 20 need help.", []),
         ("v1.24/30", []),
         ("124/300", []),
         ("a 74-year-old woman", [("age_years", "74"), ("sex", "female")]),
@@ -95,6 +177,8 @@ def test_findings_by_hand(task: DiagnosisTask, text: str, claims: Said) -> None:
         ("The patient is 74 years old and is a woman", [("age_years", "74"), ("sex", "female")]),
         ("The PATIENT Is A Woman", [("sex", "female")]),
         ("human, womanly, female-like", [("sex", "female")]),
+        ("A FEMALE patient", [("sex", "female")]),
+        ("She says that she reads", [("sex", "female")]),
         ("has 12.5 years of education", [("education_years", "12.5")]),
         ("16 years of schooling", [("education_years", "16")]),
         ("has never married", [("marital_status", "never_married")]),
@@ -103,6 +187,13 @@ def test_findings_by_hand(task: DiagnosisTask, text: str, claims: Said) -> None:
         ("no copy of APOE4", [("apoe4_copies", "0")]),
         ("one copy of APOE4 raises the risk", [("apoe4_copies", "1")]),
         ("TWO COPIES OF APOE4", [("apoe4_copies", "2")]),
+        ("two APOE4 alleles", [("apoe4_copies", "2")]),
+        ("one e4 allele", [("apoe4_copies", "1")]),
+        ("no APOE \u03b54 allele", [("apoe4_copies", "0")]),
+        ("does not carry the APOE-e4 allele", [("apoe4_copies", "0")]),
+        ("homozygous for APOE4", [("apoe4_copies", "2")]),
+        ("an APOE4 carrier", [("apoe4_copies", "1 or 2")]),
+        ("not an APOE4 carrier", [("apoe4_copies", "0")]),
         ("APOE4 raises the risk", []),
     ],
 )
@@ -118,7 +209,7 @@ def test_claims_are_in_the_order_of_the_text(task: DiagnosisTask) -> None:
 
 
 def test_longest_wording_wins(task: DiagnosisTask) -> None:
-    text = "He has an MMSE score of 24 out of 30."
+    text = "With an MMSE score of 24 out of 30."
     (claim,) = extract_claims(text, task)
     assert text[claim.start :].startswith("MMSE score of")
     raw = task.model_dump()
@@ -126,8 +217,8 @@ def test_longest_wording_wins(task: DiagnosisTask) -> None:
     (marital,) = (field for sentence in raw["sentences"] for field in sentence if field["name"] == "marital_status")
     marital["mentions"] = {"married": ["married"], "never_married": ["never married"]}
     more = DiagnosisTask.model_validate(raw)
-    assert said("She was never married.", more) == [("marital_status", "never_married")]
-    assert said("She was married.", more) == [("marital_status", "married")]
+    assert said("Was never married.", more) == [("marital_status", "never_married")]
+    assert said("Was married.", more) == [("marital_status", "married")]
 
 
 EVIDENCE = Evidence({"mmse": "24", "sex": "female", "education_years": "12"}, {HIPPOCAMPUS: "Severe"})

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from clinical_reasoner.asks import ASK_KINDS
+from clinical_reasoner.config.rationales import LengthBounds
 from clinical_reasoner.evidence.claims import ClaimCounts
 from clinical_reasoner.evidence.description import Evidence, describe_evidence
 from clinical_reasoner.llm.answers import Answer, ParseFailure, TokenLogprobs
@@ -22,6 +23,7 @@ from clinical_reasoner.task import DiagnosisTask
 from tests.unit.conftest import always
 
 EVIDENCE = Evidence({"sex": "female", "mmse": "24"}, {"hippocampal_atrophy": "Severe"})
+AGAINST = "argues against its own diagnosis"
 GOOD = "An MMSE of 24 with severe hippocampal atrophy."
 LETTERS: TokenLogprobs = [("Diagnosis: (", {}), ("B", {"A": math.log(0.2), "B": math.log(0.6), "C": math.log(0.2)})]
 
@@ -169,8 +171,14 @@ def test_diagnosis_with_probabilities(renderer: AskRenderer, ask: Ask) -> None:
     ("text", "error", "reason", "counts"),
     [
         (GOOD.replace("severe", "mild"), None, "claims: contradicts the evidence", (1, 1, 0)),
-        (f"{GOOD} She is 74 years old.", None, "claims: states what is not in the evidence", (2, 0, 1)),
+        (f"{GOOD} She is 74 years old.", None, "claims: states what is not in the evidence", (3, 0, 1)),
         ("A man with an MMSE of 24.", None, "claims: contradicts the evidence", (1, 1, 0)),
+        (f"{GOOD} As the diagnosis is AD, this fits.", None, "checks: restates the diagnosis it was told", (2, 0, 0)),
+        (f"{GOOD} This rules out Alzheimer's disease.", None, f"checks: {AGAINST}", (2, 0, 0)),
+        (f"{GOOD} This is mild cognitive impairment.", None, "checks: concludes another diagnosis", (2, 0, 0)),
+        (f"{GOOD} There is also", None, "checks: does not end a sentence", (2, 0, 0)),
+        ("Severe hippocampal atrophy.", None, "checks: too short", (1, 0, 0)),
+        ("I cannot provide a diagnosis for this patient.", None, "checks: refuses to answer", (0, 0, 0)),
         ("", None, "parse: empty answer", (0, 0, 0)),
         ("", "ValueError", "engine: ValueError", (0, 0, 0)),
     ],
@@ -184,6 +192,27 @@ def test_rejected_rationale_keeps_its_text_and_says_why(
     assert finished.text == text
     found = (finished.claims_supported, finished.claims_contradicted, finished.claims_not_in_evidence)
     assert found == counts
+
+
+def test_refusal_is_named_also_where_no_answer_can_be_read(renderer: AskRenderer) -> None:
+    finished = finish(renderer, "diagnose", "I'm sorry, but I can't diagnose this patient.")
+    assert (finished.predicted, finished.reject_reason) == (None, "checks: refuses to answer")
+
+
+def test_rationale_is_held_against_its_own_answer_and_not_against_the_record(renderer: AskRenderer) -> None:
+    text = f"{GOOD} This makes mild cognitive impairment unlikely."
+    assert finish(renderer, "diagnose", f"{text}\n\nDiagnosis: (B)").reject_reason == f"checks: {AGAINST}"
+    assert finish(renderer, "diagnose", f"{text}\n\nDiagnosis: (A)").accepted
+
+
+def test_direct_answer_has_no_rationale_to_check(renderer: AskRenderer) -> None:
+    assert finish(renderer, "direct", "Diagnosis: (B)").accepted
+
+
+def test_bounds_of_the_length_are_those_of_the_run(renderer: AskRenderer) -> None:
+    finisher = RationaleFinisher(renderer, "teacher-1", length=LengthBounds(min_words=2, max_words=7))
+    finished = finisher(row(renderer.task, "rationalize"), generation(GOOD))
+    assert finished["reject_reason"] == "checks: too long"
 
 
 def test_diagnose_that_cannot_be_read_is_no_diagnosis(renderer: AskRenderer) -> None:
