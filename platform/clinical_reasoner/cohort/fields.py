@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -124,16 +125,17 @@ class Earlier:
     """What the rows before this one said about each person."""
 
     def __init__(self) -> None:
-        self._visits: set[tuple[str, str]] = set()
-        self._sexes: dict[str, str] = {}
+        self._said: dict[str, tuple[str | None, ...]] = {}
+        """Person -> sex, then visits: one small tuple for each of the many people who have one visit."""
 
     def check(self, visit: Visit) -> Visit:
         """The visit. Raises ValueError when it is there already, or when the person had another sex."""
-        if (visit.patient_id, visit.visit_id) in self._visits:
+        sex, *visits = self._said.get(visit.patient_id, (None,))
+        if visit.visit_id in visits:
             raise ValueError("the same patient_id and visit_id as an earlier row")
-        if visit.sex and self._sexes.setdefault(visit.patient_id, visit.sex) != visit.sex:
+        if visit.sex and sex and visit.sex != sex:
             raise ValueError("sex differs from that of an earlier row of the same person")
-        self._visits.add((visit.patient_id, visit.visit_id))
+        self._said[visit.patient_id] = (sex or visit.sex, *visits, sys.intern(visit.visit_id))
         return visit
 
 
