@@ -31,6 +31,8 @@ def connect(logical_cpus: int) -> None:
     os.environ.update(QUIET)
     # A submitted job brings the same variables in its runtime env, and Ray refuses a second naming of any.
     os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
+    # Workers would give way to every other process, and with them the engine, which does the work.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     import ray
 
     if ray.is_initialized():

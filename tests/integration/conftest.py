@@ -8,7 +8,15 @@ import time
 
 import pytest
 
-from tests.integration.pipeline_run import LIMIT_S, ROOT, FinishedRun, environment, generated_rows, pipeline_command
+from tests.integration.pipeline_run import (
+    LIMIT_S,
+    ROOT,
+    FinishedRun,
+    descendants,
+    environment,
+    generated_rows,
+    pipeline_command,
+)
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +30,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
             assert first.poll() is None, log.read_text()[-4000:]
             assert time.monotonic() < deadline, "no rationale was written in time"
             time.sleep(0.2)
+        started = descendants(first.pid)
         first.send_signal(signal.SIGKILL)
         first.wait()
     before = generated_rows(path)
@@ -35,4 +44,4 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
         check=False,
     )
     assert second.returncode == 0, second.stdout[-2000:] + second.stderr[-4000:]
-    return FinishedRun(path, before, second.stdout)
+    return FinishedRun(path, before, tuple(str(one) for one in started if one.is_running()), second.stdout)

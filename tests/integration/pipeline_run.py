@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -32,6 +34,8 @@ class FinishedRun:
     path: Path
     rows_before_kill: int
     """Rationales that were safe when the first process was killed."""
+    left_running: tuple[str, ...]
+    """Processes of the killed run that still live when the second one has ended."""
     output: str
     """Standard output of the process that finished the run."""
 
@@ -45,6 +49,13 @@ def environment() -> dict[str, str]:
     """As a user's shell: no cluster to join, the package from this checkout."""
     clean = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     return {**clean, "PYTHONPATH": str(ROOT / "platform")}
+
+
+def descendants(pid: int) -> list[Any]:
+    """Processes that a process started, and those that they did."""
+    psutil: Any = import_module("psutil")  # of Ray
+    found: list[Any] = psutil.Process(pid).children(recursive=True)
+    return found
 
 
 def generated_rows(path: Path) -> int:

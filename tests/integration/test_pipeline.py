@@ -38,6 +38,10 @@ def test_killed_run_completes_without_double_or_missing_rows(finished_run: Finis
     assert {(row["patient_id"], row["ask"]) for row in rationales} == expected
 
 
+def test_nothing_of_the_killed_run_goes_on(finished_run: FinishedRun) -> None:
+    assert finished_run.left_running == (), "it would hold the memory of its engine"
+
+
 def test_every_stage_has_a_manifest_that_accounts_for_its_rows(finished_run: FinishedRun) -> None:
     run = RunFolder(str(finished_run.path))
     for stage in STAGES:
