@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from clinical_reasoner.asks import Ask as Ask
 
 Split = Literal["train", "validation", "test"]
+Selected = Literal["reasoned", "hinted"]
+"""How a selected rationale came to its diagnosis: by itself, or because the prompt told it."""
 
 
 class _Row(BaseModel):
@@ -123,7 +125,7 @@ class RationaleRow(_Row):
     """One ask of one teacher (or student) about one visit."""
 
     row_id: str
-    """Deterministic: patient, visit, ask, sample."""
+    """Deterministic: patient, visit, ask, sample, model."""
     patient_id: str
     visit_id: str
     split: Split
@@ -141,6 +143,8 @@ class RationaleRow(_Row):
     """With which this answer was sampled."""
     text: str
     """Raw text of the model, as it came."""
+    thinking: str | None = None
+    """What a reasoning model thought between `<think>` and `</think>`; no part of the rationale."""
     rationale: str | None = None
     predicted: str | None = None
     probabilities: tuple[float, ...] | None = None
@@ -150,7 +154,10 @@ class RationaleRow(_Row):
     claims_not_in_evidence: int = Field(ge=0)
     """Claims of the text about the patient, compared with the description."""
     accepted: bool
+    """Whether it passed every check."""
     reject_reason: str | None = None
+    selected: Selected | None = None
+    """Whether students may learn from it; None: not accepted, or accepted and not needed."""
     prompt_tokens: int = Field(ge=0)
     output_tokens: int = Field(ge=0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.config.student import Arm
@@ -31,23 +32,21 @@ def make_examples(
 ) -> tuple[pa.Table, list[RejectedRow]]:
     """Prompt and completion (chat messages) of each visit of a split, and the visits that have no usable rationale.
 
-    The label is always the recorded diagnosis; the rationale is the first accepted one of those that were written for
-    it.
+    The label is always the recorded diagnosis; the rationale is the first selected one.
     """
-    accepted: dict[tuple[str, str], str] = {}
-    for row in rationales.to_pylist():
-        if ASK_KINDS[row["ask"]].told_label and row["accepted"]:
-            accepted.setdefault((row["patient_id"], row["visit_id"]), row["rationale"])
+    selected: dict[tuple[str, str], str] = {}
+    for row in rationales.filter(pc.is_valid(rationales["selected"])).to_pylist():
+        selected.setdefault((row["patient_id"], row["visit_id"]), row["rationale"])
     ask = ARM_ASKS[arm]
     rows: list[dict[str, Any]] = []
     rejected: list[RejectedRow] = []
     for number, visit in enumerate(findings.to_pylist(), start=1):
         if visit["split"] != split:
             continue
-        rationale = accepted.get((visit["patient_id"], visit["visit_id"]))
+        rationale = selected.get((visit["patient_id"], visit["visit_id"]))
         if ASK_KINDS[ask].gives_rationale and rationale is None:
             source = f"findings row {number}"
-            rejected.append(RejectedRow(source=source, stage=f"students/{arm}", reason="no accepted rationale"))
+            rejected.append(RejectedRow(source=source, stage=f"students/{arm}", reason="no selected rationale"))
             continue
         answer = render_answer(ask, rationale or "", visit["label"], task)
         rows.append(

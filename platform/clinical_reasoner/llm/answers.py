@@ -85,6 +85,12 @@ def without_thinking(text: str) -> str:
     return _THINKING.sub("", text)
 
 
+def thinking(text: str) -> str | None:
+    """What stands in its closed `<think>...</think>` parts; None where there is nothing."""
+    thoughts = (re.sub(r"</?think>", "", part).strip() for part in _THINKING.findall(text))
+    return "\n\n".join(thought for thought in thoughts if thought) or None
+
+
 def _answer_lines(text: str, task: DiagnosisTask) -> list[re.Match[str]]:
     """Lines that give an answer. A sentence ("The diagnosis is ...") does so where an option is all that it names: with
     more words it may be part of a rationale, and a small "a" is an article."""

@@ -15,6 +15,7 @@ from clinical_reasoner.llm.answers import (
     ParseFailure,
     option_probabilities,
     parse_answer,
+    thinking,
     without_thinking,
 )
 from clinical_reasoner.llm.generation import Generation, Row
@@ -56,9 +57,14 @@ _BEFORE_CLAIMS: tuple[Flag, ...] = ("language", "repetition", "truncated")
 
 
 def reject_reason(
-    generation: Generation, answer: Answer | ParseFailure, claims: ClaimCounts, flags: Sequence[Flag] = ()
+    generation: Generation,
+    answer: Answer | ParseFailure,
+    claims: ClaimCounts,
+    flags: Sequence[Flag] = (),
+    recorded: str | None = None,
 ) -> str | None:
-    """Why a rationale is not to be trained on, the gravest of several reasons; None if it is fit. No patient text."""
+    """Why a rationale is not to be trained on, the gravest of several reasons; None if it is fit. No patient text.
+    `recorded` is the visit's diagnosis where it is known."""
     if generation.error:
         return f"engine: {generation.error}"
     if "refusal" in flags:
@@ -76,7 +82,10 @@ def reject_reason(
         return "claims: states what is not in the evidence"
     if answer.rationale is not None and not claims.supported:
         return "claims: none about the patient"
-    return _checks(flags[0]) if flags else None
+    if flags:
+        return _checks(flags[0])
+    missed = None not in (answer.label, recorded) and answer.label != recorded
+    return "diagnosis: another one than the recorded" if missed else None
 
 
 def _checks(flag: Flag) -> str:
@@ -89,7 +98,7 @@ class RationaleFinisher:
 
     renderer: AskRenderer
     model: str
-    length: LengthBounds = field(default_factory=LengthBounds)
+    accepted_words: LengthBounds = field(default_factory=LengthBounds)
 
     def __call__(self, row: Row, generation: Generation) -> Row:
         task, kind = self.renderer.task, ASK_KINDS[row["ask"]]
@@ -99,7 +108,7 @@ class RationaleFinisher:
         claims = count_claims(
             extract_claims(without_thinking(generation.text), task), parse_description(row["description"], task)
         )
-        reason = reject_reason(generation, answer, claims, self._flags(row, generation, answer))
+        reason = reject_reason(generation, answer, claims, self._flags(row, generation, answer), row["label"])
         own = ("row_id", "patient_id", "visit_id", "split", "label", "ask", "sample", "seed")
         return RationaleRow(
             **{name: row[name] for name in own},
@@ -108,6 +117,7 @@ class RationaleFinisher:
             shots=len(exemplars),
             exemplars=tuple(exemplar.name for exemplar in exemplars),
             text=generation.text,
+            thinking=thinking(generation.text),
             rationale=parsed.rationale if parsed else None,
             predicted=parsed.label if parsed else None,
             probabilities=option_probabilities(generation.tokens, task, label_first=kind.label_first)
@@ -128,4 +138,4 @@ class RationaleFinisher:
         if isinstance(answer, ParseFailure) or answer.rationale is None:
             return ("refusal",) if isinstance(answer, ParseFailure) and refuses(text, task) else ()
         told = ASK_KINDS[row["ask"]].told_label
-        return check_text(answer.rationale, row["label"] if told else answer.label, told, task, self.length)
+        return check_text(answer.rationale, row["label"] if told else answer.label, told, task, self.accepted_words)
