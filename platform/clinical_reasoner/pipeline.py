@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from clinical_reasoner.cohort.stage import make_patients
 from clinical_reasoner.config.cohort import SyntheticCohort
 from clinical_reasoner.config.pipeline import CohortRunConfig, PipelineConfig
@@ -23,7 +25,7 @@ from clinical_reasoner.task import load_task
 def run_pipeline(config: PipelineConfig) -> None:
     """Make every stage that is not finished, then print the comparison. Raises RunError, before anything is made, when
     the folder of a model is not there."""
-    teachers = [] if config.teacher.base_url else [config.teacher.model]
+    teachers = [one.model for one in config.teachers().values() if not (one.base_url or one.deployment)]
     for model in (*teachers, config.student.base):
         model_fingerprint(model)
     for part in (generate_rationales, distill_students, evaluate_models):
@@ -44,8 +46,15 @@ def generate_rationales(config: PipelineConfig) -> None:
     run = RunFolder(config.run.path)
     with held(run):
         _make_evidence(config, run)
-        for ask, counts in make_rationales(config, run).details["asks"].items():
-            print(f"  {ask}: {', '.join(f'{name} {count}' for name, count in counts.items())}")
+        details = make_rationales(config, run).details
+        for model, asks in details["asks"].items():
+            for ask, counts in asks.items():
+                print(f"  {model}, {ask}: {_listed(counts)}")
+        print(f"  selected: {_listed(details['selected'])}")
+        if details["costs"]:
+            print(f"  cost: {_listed(details['costs'])}")
+        if details["unanswered"]:
+            print(f"  no answer yet: {details['unanswered']}; start again to ask these once more")
 
 
 def distill_students(config: PipelineConfig) -> None:
@@ -65,6 +74,10 @@ def evaluate_models(config: PipelineConfig) -> None:
         make_predictions(config, run)
         make_report(config, run)
         print_comparison(run)
+
+
+def _listed(counts: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
 def _make_evidence(config: CohortRunConfig, run: RunFolder) -> None:

@@ -21,6 +21,7 @@ class ProgressBar:
     def __init__(self, name: str, total: int) -> None:
         self.name, self.total = name, total
         self._last = time.monotonic()
+        self._first: tuple[float, int] | None = None
         self._bar: Progress | None = None
         if sys.stdout.isatty():
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -42,27 +43,40 @@ class ProgressBar:
         self.total = total or self.total
         if self._bar:
             self._bar.update(self._task, completed=done, note=note, total=self.total)
-        elif time.monotonic() - self._last >= _LOG_INTERVAL_S or done == self.total:
-            self._last = time.monotonic()
-            print(f"{self.name}: {done} of {self.total} {note}".rstrip(), flush=True)
+            return
+        now = time.monotonic()
+        self._first = self._first or (now, done)
+        if now - self._last >= _LOG_INTERVAL_S or done == self.total:
+            self._last = now
+            parts = (f"{self.name}: {done} of {self.total}", note, self._left(now, done))
+            print(" ".join(part for part in parts if part), flush=True)
+
+    def _left(self, now: float, done: int) -> str:
+        """Time that the rest will take at the speed since the first look, which counts what an earlier run had done."""
+        then, before = self._first or (now, done)
+        if done <= before or done >= self.total:
+            return ""
+        seconds = (self.total - done) * (now - then) / (done - before)
+        return f"about {seconds / 60:.0f} min left" if seconds >= 60 else f"about {seconds:.0f} s left"
 
 
 @contextmanager
-def watched(name: str, total: int, count: Callable[[], int]) -> Iterator[None]:
-    """Progress of work that does not tell any: `count()` is asked every two seconds how much of `total` is done."""
+def watched(name: str, total: int, look: Callable[[], tuple[int, str]]) -> Iterator[None]:
+    """Progress of work that does not tell any: `look()` is asked every two seconds how much of `total` is done, and
+    what else there is to say."""
     ended = threading.Event()
     with ProgressBar(name, total) as bar:
 
-        def look() -> None:
+        def keep_looking() -> None:
             while not ended.wait(_LOOK_INTERVAL_S):
-                bar.update(count())
+                bar.update(*look())
 
-        watcher = threading.Thread(target=look, daemon=True)
+        watcher = threading.Thread(target=keep_looking, daemon=True)
         watcher.start()
         try:
             yield
             ended.set()
             watcher.join()
-            bar.update(count())
+            bar.update(*look())
         finally:
             ended.set()

@@ -6,7 +6,6 @@ has none and is made again. Everything goes through `pyarrow.fs`, so no caller s
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -17,11 +16,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
 
 from clinical_reasoner import __version__
 from clinical_reasoner.errors import UserError
+from clinical_reasoner.manifests import Manifest as Manifest
+from clinical_reasoner.manifests import difference, identity
 from clinical_reasoner.records import REJECTED as REJECTED_ROWS
 from clinical_reasoner.storage import RunError as RunError
 from clinical_reasoner.storage import filesystem
@@ -34,32 +35,6 @@ ROWS_TOGETHER = 2048
 """Rows that are in memory at a time where a table is read or written row by row."""
 
 
-class Manifest(BaseModel):
-    """What a finished stage was made from, and how many rows went through it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    stage: str
-    """Folder below the run folder."""
-    identity: str
-    """SHA-256 of stage, settings and inputs, hex."""
-    settings: dict[str, Any]
-    """Everything that changes the result, as in the config."""
-    inputs: dict[str, str]
-    """Identity of each stage that was read."""
-    rows_in: int = Field(ge=0)
-    rows_out: int = Field(ge=0)
-    rows_rejected: int = Field(ge=0)
-    created: str
-    """When the stage finished, UTC, ISO 8601."""
-    version: str
-    """Version of this package."""
-    seconds: float = Field(ge=0)
-    """Wall time of the stage, seconds."""
-    details: dict[str, Any] = {}
-    """Whatever else the stage reports; no part of the identity."""
-
-
 class TableWriter:
     """A table to which rows are added one by one."""
 
@@ -69,9 +44,9 @@ class TableWriter:
         self.rows = 0
         """Rows so far."""
 
-    def add(self, row: BaseModel) -> None:
+    def add(self, row: BaseModel | Mapping[str, Any]) -> None:
         """Add one row of the schema."""
-        self._waiting.append(row.model_dump())
+        self._waiting.append(row.model_dump() if isinstance(row, BaseModel) else dict(row))
         self.rows += 1
         if len(self._waiting) == ROWS_TOGETHER:
             self.flush()
@@ -80,12 +55,6 @@ class TableWriter:
         """Write what waits in memory."""
         self._parquet.write_table(pa.Table.from_pylist(self._waiting, schema=self._schema))
         self._waiting.clear()
-
-
-def identity(stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """SHA-256 (hex) of what decides a stage's result; the order of keys does not matter."""
-    text = _canonical({"stage": stage, "settings": settings, "inputs": inputs})
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class RunFolder:
@@ -135,7 +104,7 @@ class RunFolder:
                 return True
             if not overwrite:
                 raise RunError(
-                    f"{self.path}: stage {stage!r} was made {_difference(found, settings, inputs)}; take another "
+                    f"{self.path}: stage {stage!r} was made {difference(found, settings, inputs)}; take another "
                     "run.path=..., or run.overwrite=true to make this stage and those after it again"
                 )
         self.clear(stage)
@@ -199,7 +168,7 @@ class RunFolder:
     def batches(self, stage: str, schema: pa.Schema) -> Iterator[pa.Table]:
         """The rows of a stage's table, ROWS_TOGETHER at a time and in their order."""
         for file in self._tables(stage):
-            with self._fs.open_input_file(file) as stream, pq.ParquetFile(stream) as table:
+            with self.parquet(file) as table:
                 for batch in table.iter_batches(batch_size=ROWS_TOGETHER, columns=schema.names):
                     yield pa.Table.from_batches([batch]).select(schema.names).cast(schema)
 
@@ -216,8 +185,18 @@ class RunFolder:
         parts = [pq.read_table(file, filesystem=self._fs, columns=schema.names) for file in files]
         return pa.concat_tables([part.select(schema.names).cast(schema) for part in parts])
 
+    def parts(self, stage: str) -> list[str]:
+        """Parquet files of a stage, finished or not."""
+        return [file for file in self._files(self._at(_inside(stage))) if file.endswith(".parquet")]
+
+    @contextmanager
+    def parquet(self, part: str) -> Iterator[pq.ParquetFile]:
+        """One of the files of `parts`."""
+        with self._fs.open_input_file(part) as stream, pq.ParquetFile(stream) as file:
+            yield file
+
     def _tables(self, stage: str) -> list[str]:
-        files = [file for file in self._files(self._at(_inside(stage))) if file.endswith(".parquet")]
+        files = self.parts(stage)
         if not files:
             raise RunError(f"{self.child(stage)}: no table; run the job that makes stage {stage!r} first")
         return files
@@ -225,12 +204,11 @@ class RunFolder:
     def count_rows(self, stage: str) -> int:
         """Rows in the Parquet files of a stage, finished or not; a file that a killed writer left cut off has none."""
         rows = 0
-        for file in self._files(self._at(_inside(stage))):
-            if file.endswith(".parquet"):
-                try:
-                    rows += pq.read_metadata(file, filesystem=self._fs).num_rows
-                except (pa.ArrowInvalid, FileNotFoundError):  # no footer, or just now moved away
-                    continue
+        for file in self.parts(stage):
+            try:
+                rows += pq.read_metadata(file, filesystem=self._fs).num_rows
+            except (pa.ArrowInvalid, FileNotFoundError):  # no footer, or just now moved away
+                continue
         return rows
 
     def write_rejected(self, stage: str, table: pa.Table) -> None:
@@ -354,32 +332,5 @@ def _rejected_file(stage: str) -> str:
     return f"{REJECTED}/{_stage(stage).replace('/', '-')}.parquet"
 
 
-def _canonical(value: Any) -> str:
-    return json.dumps(to_jsonable_python(value), sort_keys=True, separators=(",", ":"))
-
-
 def _indented(value: Any) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def _difference(found: Manifest, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """How a stage on disk differs from the one that is asked for, as the end of "was made ..."."""
-    old, new = _leaves(found.settings), _leaves(to_jsonable_python(settings))
-    changed = [
-        f"{key}: {old.get(key, '(not set)')} -> {new.get(key, '(not set)')}"
-        for key in [*old, *(key for key in new if key not in old)]
-        if old.get(key) != new.get(key)
-    ]
-    names = sorted(found.inputs.keys() | inputs.keys())
-    upstream = [repr(name) for name in names if found.inputs.get(name) != inputs.get(name)]
-    parts = [f"with other settings ({', '.join(changed)})"] if changed else []
-    parts += [f"from other inputs (changed upstream: {', '.join(upstream)})"] if upstream else []
-    return " and ".join(parts) or "under another identity"
-
-
-def _leaves(value: Any, key: str = "") -> dict[str, str]:
-    """Dotted key and value, as JSON, of everything in nested settings."""
-    if not isinstance(value, dict) or not value:
-        return {key: _canonical(value)}
-    parts = [_leaves(item, f"{key}.{name}" if key else name) for name, item in value.items()]
-    return {place: text for part in parts for place, text in part.items()}

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clinical_reasoner.runs import WORK, Manifest, RunError, RunFolder, identity
+from clinical_reasoner.manifests import identity
+from clinical_reasoner.runs import WORK, Manifest, RunError, RunFolder
 from clinical_reasoner.storage import read_file
 
 _HASHED_BYTES = 4 * 2**20

@@ -36,11 +36,11 @@ def test_work_that_tells_nothing_is_watched(
     monkeypatch.setattr(progress, "_LOOK_INTERVAL_S", 0.01)
     monkeypatch.setattr(progress, "_LOG_INTERVAL_S", 0.0)
     done: list[str] = []
-    with progress.watched("rows", 3, lambda: len(done)):
+    with progress.watched("rows", 3, lambda: (len(done), "")):
         for row in "abc":
             done.append(row)
             time.sleep(0.1)
     said = capsys.readouterr().out.splitlines()
     assert said[-1] == "rows: 3 of 3" and "rows: 1 of 3" in said
-    with pytest.raises(OSError, match="lost"), progress.watched("rows", 3, lambda: 0):
+    with pytest.raises(OSError, match="lost"), progress.watched("rows", 3, lambda: (0, "")):
         raise OSError("lost")

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from clinical_reasoner import __version__
-from clinical_reasoner.runs import Manifest, RunError, RunFolder, identity
+from clinical_reasoner.manifests import identity
+from clinical_reasoner.runs import Manifest, RunError, RunFolder
 from clinical_reasoner.storage import JOB_VARIABLE, filesystem
 
 SETTINGS: dict[str, Any] = {"cohort": {"size": 100, "kind": "synthetic"}, "seed": 1}

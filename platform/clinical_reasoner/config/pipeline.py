@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from math import ceil
+from typing import Annotated
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.config.base import StrictConfig
@@ -28,8 +29,16 @@ class CohortRunConfig(StrictConfig):
     evidence: EvidenceConfig = EvidenceConfig()
 
 
+OTHER_MODELS = ("teacher", "student")
+"""Names in the column `model` of `predictions` that mean something else."""
+TeacherName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
 class PipelineConfig(CohortRunConfig):
     teacher: TeacherConfig
+    more_teachers: dict[TeacherName, TeacherConfig] = {}
+    """Further teachers, by the name that they have in the tables' column `model`; they are asked the same, one after
+    the other. Students learn from `teacher`, whose name is `teacher.model`, and which the endpoint serves."""
     rationales: RationalesConfig = RationalesConfig()
     student: StudentConfig
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -48,23 +57,43 @@ class PipelineConfig(CohortRunConfig):
         return self
 
     @model_validator(mode="after")
-    def _samples_differ(self) -> PipelineConfig:
-        several = [ask for ask in ASK_KINDS if self.rationales.samples_of(ask) > 1]
-        if several and self.teacher.sampling.temperature == 0:
+    def _teachers_have_names_of_their_own(self) -> PipelineConfig:
+        taken = sorted(self.more_teachers.keys() & {self.teacher.model, *OTHER_MODELS})
+        if taken:
             raise ValueError(
-                f"rationales.samples asks for {self.rationales.samples_of(several[0])} samples of {several[0]!r}, but "
-                "teacher.sampling.temperature is 0, where all samples are the same; set it above 0, e.g. "
-                "teacher.sampling.temperature=0.7, or rationales.samples=1"
+                f"more_teachers: {taken[0]!r} is the name of another model in the tables; take another"
             )
         return self
 
     @model_validator(mode="after")
-    def _length_fits(self) -> PipelineConfig:
-        words, room = self.rationales.most_words(), self.teacher.sampling.max_tokens
-        needed = ceil(words * TOKENS_PER_WORD)
-        if needed > room:
-            raise ValueError(
-                f"rationales.length={self.rationales.length} asks for up to {words} words, about {needed} tokens, but "
-                f"teacher.sampling.max_tokens={room} would cut them; set teacher.sampling.max_tokens={needed} or more"
-            )
+    def _samples_differ(self) -> PipelineConfig:
+        several = [ask for ask in ASK_KINDS if self.rationales.samples_of(ask) > 1]
+        for place, teacher in self._placed_teachers():
+            if several and teacher.sampling.temperature == 0:
+                raise ValueError(
+                    f"rationales.samples asks for {self.rationales.samples_of(several[0])} samples of {several[0]!r}, "
+                    f"but {place}.sampling.temperature is 0, where all samples are the same; set it above 0, e.g. "
+                    f"{place}.sampling.temperature=0.7, or rationales.samples=1"
+                )
         return self
+
+    @model_validator(mode="after")
+    def _length_fits(self) -> PipelineConfig:
+        words = self.rationales.most_words()
+        needed = ceil(words * TOKENS_PER_WORD)
+        for place, teacher in self._placed_teachers():
+            if needed > teacher.sampling.max_tokens:
+                raise ValueError(
+                    f"rationales.length={self.rationales.length} asks for up to {words} words, about {needed} tokens, "
+                    f"but {place}.sampling.max_tokens={teacher.sampling.max_tokens} would cut them; set "
+                    f"{place}.sampling.max_tokens={needed} or more"
+                )
+        return self
+
+    def _placed_teachers(self) -> list[tuple[str, TeacherConfig]]:
+        more = [(f"more_teachers.{name}", teacher) for name, teacher in self.more_teachers.items()]
+        return [("teacher", self.teacher), *more]
+
+    def teachers(self) -> dict[str, TeacherConfig]:
+        """All teachers by their name in the tables, the first one first."""
+        return {self.teacher.model: self.teacher, **self.more_teachers}

@@ -83,8 +83,26 @@ class EndpointConfig(StrictConfig):
     """Tries after the first one, on 408, 409, 429, 5xx, time-outs and lost connections, with growing waits."""
     timeout_s: float = Field(default=120.0, gt=0)
     """Longest wait for one answer, seconds."""
+    prompt_price: float | None = Field(default=None, ge=0)
+    """Of a million tokens of prompts, in whichever currency; with `output_price` the run says what it has cost."""
+    output_price: float | None = Field(default=None, ge=0)
+    """Of a million tokens of answers."""
     logprobs: bool = True
     """Ask for the log-probabilities of tokens, which the probabilities of the labels come from; some servers refuse."""
+
+
+class DeploymentConfig(StrictConfig):
+    """A deployment of Ray Serve in the cluster that the job joins (RAY_ADDRESS), such as the endpoint's teacher."""
+
+    application: str = "diagnosis"
+    """Name of the Serve application."""
+    name: str
+    """Name of the deployment, e.g. `engine-LLMServer:teacher`; `serve status` lists them."""
+    at_a_time: int = Field(default=16, ge=1, le=1024)
+    """Requests that are open at a time; with the endpoint's own they must fit into the deployment's
+    `max_ongoing_requests` and `max_queued_requests`."""
+    timeout_s: float = Field(default=300.0, gt=0)
+    """Longest wait for one answer, seconds."""
 
 
 class TeacherConfig(StrictConfig):
@@ -96,13 +114,23 @@ class TeacherConfig(StrictConfig):
     an engine of the cluster."""
     endpoint: EndpointConfig = EndpointConfig()
     """How that server is asked."""
+    deployment: DeploymentConfig | None = None
+    """A running Serve deployment that answers for it, so that batch and endpoint share one engine."""
     engine: EngineConfig = EngineConfig()
-    """The engine that runs it; with `base_url` only `chat_template_kwargs` counts."""
+    """The engine that runs it; with `base_url` or `deployment` only `chat_template_kwargs` counts."""
     sampling: SamplingConfig = SamplingConfig()
+
+    @model_validator(mode="after")
+    def _in_one_place(self) -> TeacherConfig:
+        if self.base_url and self.deployment:
+            raise ValueError("base_url and deployment both say where the teacher runs; give one of them")
+        return self
 
     def identity(self) -> dict[str, Any]:
         """What its answers depend on, besides the content of the model."""
         own = {"model": self.model, "sampling": self.sampling.model_dump(mode="json"), "engine": self.engine.identity()}
+        if self.deployment:
+            own["deployment"] = f"{self.deployment.application}/{self.deployment.name}"
         if self.base_url is None:
             return own
         return {**own, "base_url": self.base_url, "logprobs": self.endpoint.logprobs}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clinical_reasoner.cluster import local_or_name
 from clinical_reasoner.config.pipeline import PipelineConfig
@@ -68,7 +69,8 @@ def _fitting_examples(config: PipelineConfig, run: RunFolder, arm: Arm) -> tuple
 
     task = load_task(config.task.file)
     findings, rationales = run.read_table("findings", FINDINGS), run.read_table("rationales", RATIONALES)
-    examples, rejected = make_examples(findings, rationales, arm, "train", task)
+    of_teacher = rationales.filter(pc.equal(rationales["model"], config.teacher.model))
+    examples, rejected = make_examples(findings, of_teacher, arm, "train", task)
     lengths = count_tokens(examples, AutoTokenizer.from_pretrained(local_or_name(config.student.base)))
     fits = [length <= config.student.max_length for length in lengths]
     for number, length in enumerate(lengths, start=1):

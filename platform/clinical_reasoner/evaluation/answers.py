@@ -11,7 +11,7 @@ from clinical_reasoner.distillation.examples import ARM_ASKS
 from clinical_reasoner.distillation.stage import model_folder, student_stage
 from clinical_reasoner.llm.batch import Batch, generate
 from clinical_reasoner.llm.generation import Model
-from clinical_reasoner.rationales.asks import make_asks
+from clinical_reasoner.rationales.asks import ASKS, make_asks
 from clinical_reasoner.rationales.exemplars import NO_EXEMPLARS
 from clinical_reasoner.rationales.rows import AskRenderer, RationaleFinisher
 from clinical_reasoner.records import FINDINGS, RATIONALES
@@ -40,17 +40,19 @@ def _make_answers(config: PipelineConfig, run: RunFolder, arm: Arm) -> Manifest:
     task = load_task(config.task.file)
 
     def make() -> Rows:
-        findings = run.read_table("findings", FINDINGS)
-        asks = make_asks(findings, {ARM_ASKS[arm]: ("test",)}, seed=student.sampling.seed)
+        name = student_stage(arm)
+        visits = (visit for batch in run.batches("findings", FINDINGS) for visit in batch.to_pylist())
+        asks = make_asks(visits, {ARM_ASKS[arm]: ("test",)}, name, seed=student.sampling.seed)
         renderer = AskRenderer(task, NO_EXEMPLARS)
-        finisher = RationaleFinisher(renderer, student_stage(arm))
-        work = work_folder(run, stage)
+        finisher = RationaleFinisher(renderer, name)
         with tempfile.TemporaryDirectory() as scratch:
             source = run.local_folder(model_folder(arm), scratch)
             model = Model(source, student.engine, student.sampling, len(task.labels) + 2)
-            batch = Batch(asks, "row_id", work, config.rationales.rows_per_block)
-            table = generate(run, batch, model, renderer, finisher, RATIONALES, config.run.logical_cpus)
-        run.write_table(stage.name, table)
-        return Rows(asks.num_rows, table.num_rows)
+            batch = Batch(asks, ASKS, work_folder(run, stage), config.rationales.rows_per_block)
+            rows = generate(run, batch, model, renderer, finisher, RATIONALES, config.run.logical_cpus)
+        with run.table_writer(stage.name, RATIONALES) as writer:
+            for row in rows:
+                writer.add(row)
+        return Rows(writer.rows, writer.rows)
 
     return run_stage(run, stage, make, overwrite=config.run.overwrite)

@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clinical_reasoner import __version__
 from clinical_reasoner.asks import ASK_KINDS
@@ -17,14 +18,14 @@ from clinical_reasoner.evaluation.answers import answers_stage
 from clinical_reasoner.evaluation.ceiling import population_ceiling
 from clinical_reasoner.evaluation.cohort_page import run_summary
 from clinical_reasoner.evaluation.metrics import Estimate, Key, evaluate, paired_difference
-from clinical_reasoner.evaluation.predictions import BASELINE, CEILING, PREDICTIONS_STAGE
+from clinical_reasoner.evaluation.predictions import BASELINE, CEILING, PREDICTIONS_STAGE, TEACHER
 from clinical_reasoner.evaluation.report import Claims, Example, ExampleAnswer, ReportInput, StageRows
 from clinical_reasoner.records import FINDINGS, RATIONALES
 from clinical_reasoner.runs import RunFolder
 from clinical_reasoner.task import DiagnosisTask, load_task
 
 NAMES: dict[Key, str] = {
-    **{("teacher", kind.arm): f"Teacher, {kind.title}" for kind in ASK_KINDS.values() if kind.arm},
+    **{(TEACHER, kind.arm): f"Teacher, {kind.title}" for kind in ASK_KINDS.values() if kind.arm},
     ("student", "label_only"): "Student, label only",
     ("student", "rationale_then_label"): "Student, rationale then label",
     BASELINE: "Logistic regression",
@@ -48,7 +49,7 @@ def collect(config: PipelineConfig, run: RunFolder, predictions: pa.Table) -> Re
         stand_ins=any("reference/models/" in model for model in (config.teacher.model, config.student.base)),
         cohort=run_summary(run, task),
         metrics=tuple(metrics),
-        names=NAMES,
+        names=NAMES | _more_names(config),
         trained_on=_trained_on(config, run),
         ceiling=ceiling,
         ceiling_note=note,
@@ -60,6 +61,11 @@ def collect(config: PipelineConfig, run: RunFolder, predictions: pa.Table) -> Re
         | {"clinical-reasoner": __version__},
         stages=tuple(_stage_counts(config, run)),
     )
+
+
+def _more_names(config: PipelineConfig) -> dict[Key, str]:
+    kinds = [kind for kind in ASK_KINDS.values() if kind.arm]
+    return {(name, kind.arm): f"{name}, {kind.title}" for name in config.more_teachers for kind in kinds if kind.arm}
 
 
 def _trained_on(config: PipelineConfig, run: RunFolder) -> dict[Key, int]:
@@ -91,7 +97,9 @@ def _differences(predictions: pa.Table, keys: list[Key], resamples: int, seed: i
 
 def _claims(config: PipelineConfig, run: RunFolder) -> list[Claims]:
     """Of every text that holds a rationale, per model and ask."""
-    tables = [("Teacher", run.read_table("rationales", RATIONALES))]
+    rationales = run.read_table("rationales", RATIONALES)
+    teachers = {config.teacher.model: "Teacher", **{name: name for name in config.more_teachers}}
+    tables = [(name, rationales.filter(pc.equal(rationales["model"], model))) for model, name in teachers.items()]
     tables += [(NAMES["student", arm], run.read_table(answers_stage(arm), RATIONALES)) for arm in config.student.arms]
     found = []
     for name, table in tables:

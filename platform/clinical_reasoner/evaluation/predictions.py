@@ -12,6 +12,7 @@ from clinical_reasoner.config.cohort import SyntheticCohort
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.distillation.baselines import evidence_frame, fit_logistic_regression, predict_probabilities
 from clinical_reasoner.distillation.examples import ARM_ASKS
+from clinical_reasoner.distillation.stage import student_stage
 from clinical_reasoner.evaluation.answers import answers_stage
 from clinical_reasoner.evaluation.ceiling import Posterior, bayes_posterior
 from clinical_reasoner.evidence.description import parse_description
@@ -34,6 +35,8 @@ from clinical_reasoner.task import DiagnosisTask, load_task
 PREDICTIONS_STAGE = "predictions"
 TEACHER_ARMS = {ask: kind.arm for ask, kind in ASK_KINDS.items() if kind.arm}
 """Ask -> arm of the teacher."""
+TEACHER = "teacher"
+"""The model that students learn from and the endpoint serves."""
 BASELINE = ("logistic regression", "baseline")
 CEILING = ("Bayes rule", "ceiling")
 
@@ -41,6 +44,7 @@ CEILING = ("Bayes rule", "ceiling")
 def make_predictions(config: PipelineConfig, run: RunFolder) -> Manifest:
     """Write `predictions/` for teacher, students, logistic regression and, for a synthetic cohort, the Bayes rule."""
     arms = list(config.student.arms)
+    names = {config.teacher.model: TEACHER, **{name: name for name in config.more_teachers}}
     settings = {
         "arms": arms,
         "seed": config.evaluation.seed,
@@ -52,10 +56,10 @@ def make_predictions(config: PipelineConfig, run: RunFolder) -> Manifest:
     def make() -> Rows:
         task = load_task(config.task.file)
         findings = run.read_table("findings", FINDINGS)
-        rows = _answered(run.read_table("rationales", RATIONALES), "teacher", TEACHER_ARMS, task)
+        rows = _answered(run.read_table("rationales", RATIONALES), names, TEACHER_ARMS, task)
         for arm in arms:
             table = run.read_table(answers_stage(arm), RATIONALES)
-            rows += _answered(table, "student", {ARM_ASKS[arm]: arm}, task)
+            rows += _answered(table, {student_stage(arm): "student"}, {ARM_ASKS[arm]: arm}, task)
         rows += _logistic_regression(findings, task, config.evaluation.seed)
         if isinstance(config.cohort, SyntheticCohort):
             rows += _bayes_rule(run, findings, bayes_posterior(config.cohort, config.evidence.cut_points, task), task)
@@ -65,9 +69,12 @@ def make_predictions(config: PipelineConfig, run: RunFolder) -> Manifest:
     return run_stage(run, Stage(PREDICTIONS_STAGE, settings, reads), make, overwrite=config.run.overwrite)
 
 
-def _answered(table: pa.Table, model: str, arms: Mapping[Ask, str], task: DiagnosisTask) -> list[PredictionRow]:
+def _answered(
+    table: pa.Table, names: Mapping[str, str], arms: Mapping[Ask, str], task: DiagnosisTask
+) -> list[PredictionRow]:
+    """Of the test split; `names` has the column `model` of both tables."""
     rows = [row for row in table.to_pylist() if row["ask"] in arms and row["split"] == "test"]
-    return [_together(samples, model, arms, task) for samples in samples_together(rows)]
+    return [_together(samples, names[samples[0]["model"]], arms, task) for samples in samples_together(rows)]
 
 
 def _together(samples: list[dict[str, Any]], model: str, arms: Mapping[Ask, str], task: DiagnosisTask) -> PredictionRow:

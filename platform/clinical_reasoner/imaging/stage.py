@@ -234,7 +234,7 @@ def _run_pipeline(
             num_cpus=1,
             compute=ray.data.TaskPoolStrategy(size=workers),
         )
-        bar = watched("scans", rows, lambda: run.count_rows(f"{work}/measured"))
+        bar = watched("scans", rows, lambda: (run.count_rows(f"{work}/measured"), ""))
         with quiet_console(), bar:
             measured.write_parquet(run.child(work, "measured"))
     finally:

@@ -1,4 +1,5 @@
-"""Generate: prompts through a vLLM engine or an endpoint under Ray Data, one row in and one row out, resumable.
+"""Generate: prompts through an engine, a Serve deployment or an endpoint under Ray Data, one row in and one row out,
+resumable.
 
 The rows are read from Parquet and written to Parquet; a row whose id is already written is not asked again, so a killed
 run continues where it stopped.
@@ -7,31 +8,34 @@ run continues where it stopped.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from clinical_reasoner.cluster import connect, quiet_console
+from clinical_reasoner.llm.deployment import build_deployment_processor, check_deployment, read_response
 from clinical_reasoner.llm.endpoint import EndpointAsker, check_endpoint
-from clinical_reasoner.llm.engine import ENGINE_ERROR, build_batch_processor, read_generation
-from clinical_reasoner.llm.generation import Generation, Model, Row
+from clinical_reasoner.llm.engine import build_batch_processor, read_generation
+from clinical_reasoner.llm.generation import Generation, Model, Row, Steps, is_final
 from clinical_reasoner.llm.prompting import Message
+from clinical_reasoner.llm.work import Watch, Work
 from clinical_reasoner.progress import watched
 from clinical_reasoner.runs import RunError, RunFolder
 
-FAILURE = "engine_failure"
-"""Column of the generated rows: kind of the engine's error, or null."""
+ROW_ID = "row_id"
+"""Column by which Ray Data knows a row that is already written."""
 
 
 @dataclass(frozen=True)
 class Batch:
     """Prompts to be answered, and where the work is kept until all are."""
 
-    prompts: pa.Table
-    id_column: str
+    prompts: Iterable[Row]
+    """Each with a ROW_ID of its own; those of a patient adjacent."""
+    schema: pa.Schema
+    """Of the prompts."""
     work: str
     """Folder below the run folder, of its own for these prompts and this model; holds what a killed run leaves."""
     rows_per_block: int
@@ -46,69 +50,48 @@ def generate(
     finish: Callable[[Row, Generation], Row],
     schema: pa.Schema,
     logical_cpus: int,
-) -> pa.Table:
+) -> Iterator[Row]:
     """`finish(row, generation)` for every prompt, in the order of the prompts.
 
-    `render` and `finish` run on the workers and must be picklable. Resumes from `batch.work`, which is cleared with the
-    stage. A prompt on which the engine failed is asked once more. Raises RunError when a row is missing or double, or
-    the engine failed on every prompt; nothing is then kept of the failures.
+    All is asked before this returns; the rows are then read block by block. `render` and `finish` run on the workers
+    and must be picklable. Resumes from `batch.work`, which is cleared with the stage. A prompt on which the engine
+    failed, other than by refusing it, is asked once more. Raises RunError when the engine failed on every prompt, and
+    nothing is then kept; and while the rows are read when one is missing or double.
     """
-    if not batch.prompts.num_rows:
-        return schema.empty_table()
-    steps = _Steps(model, render, finish, tuple(schema.names), logical_cpus)
-    table = _answered(run, batch, steps, schema)
-    failed = pc.is_valid(table.column(FAILURE))
-    if pc.any(failed).as_py():
-        again = replace(batch, prompts=batch.prompts.filter(failed), work=f"{batch.work}/again")
-        second = _answered(run, again, steps, schema)
-        table = _in_order(pa.concat_tables([table.filter(pc.invert(failed)), second]), batch)
-    kinds = Counter(table.column(FAILURE).drop_null().to_pylist())
-    if kinds.total() == table.num_rows:
+    steps = Steps(model, render, finish, tuple(schema.names))
+    work, again = Work(run, batch.work), Work(run, f"{batch.work}/again")
+    total, patients = work.write_prompts(batch.prompts, batch.schema)
+    if not total:
+        return iter(())
+    _answer(work, total, patients, steps, batch.rows_per_block, logical_cpus)
+    failures = work.failures()
+    left, concerned = again.write_prompts(work.to_ask_again(batch.schema), batch.schema) if failures else (0, 0)
+    if left:
+        _answer(again, left, concerned, steps, batch.rows_per_block, logical_cpus)
+        failures = Counter({kind: n for kind, n in failures.items() if is_final(kind)}) + again.failures()
+    if failures.total() == total:
         run.clear(batch.work)
         raise RunError(
-            f"{model.source}: no answer to any of {table.num_rows} prompts ({kinds.most_common(1)[0][0]}); "
+            f"{model.source}: no answer to any of {total} prompts ({failures.most_common(1)[0][0]}); "
             "see Ray's log, mend the settings of the engine or endpoint and start again"
         )
-    return table.select(schema.names)
+    rows = work.in_order(total, again if left else None)
+    return ({name: row[name] for name in schema.names} for row in rows)
 
 
-@dataclass(frozen=True)
-class _Steps:
-    """What is done to each row."""
-
-    model: Model
-    render: Callable[[Row], list[Message]]
-    finish: Callable[[Row, Generation], Row]
-    columns: tuple[str, ...]
-    """Of the finished row; the kind of the engine's error comes beside them."""
-    logical_cpus: int
-    """Of a Ray that is started for it."""
-
-
-def _answered(run: RunFolder, batch: Batch, steps: _Steps, schema: pa.Schema) -> pa.Table:
-    """One row per prompt and in their order: the schema's columns and FAILURE."""
-    if run.count_rows(f"{batch.work}/generated") < batch.prompts.num_rows:
-        run.write_table(f"{batch.work}/prompts", batch.prompts)
-        if steps.model.base_url:
-            check_endpoint(steps.model)
-        connect(steps.logical_cpus)
-        _run_pipeline(run, batch, steps)
-    return _in_order(run.read_table(f"{batch.work}/generated", schema.append(pa.field(FAILURE, pa.string()))), batch)
+def _answer(work: Work, total: int, patients: int, steps: Steps, rows_per_block: int, logical_cpus: int) -> None:
+    """Ask whatever is not answered yet."""
+    if work.run.count_rows(work.generated) >= total:
+        return
+    if steps.model.base_url:
+        check_endpoint(steps.model)
+    connect(logical_cpus)
+    if steps.model.deployment:
+        check_deployment(steps.model.deployment)
+    _run_pipeline(work, total, patients, steps, rows_per_block)
 
 
-def _in_order(table: pa.Table, batch: Batch) -> pa.Table:
-    wanted = batch.prompts.column(batch.id_column).to_pylist()
-    place = {row_id: index for index, row_id in enumerate(table.column(batch.id_column).to_pylist())}
-    if len(place) != table.num_rows or place.keys() != set(wanted):
-        missing = len(set(wanted) - place.keys())
-        raise RunError(
-            f"{batch.work} in the run folder: {table.num_rows - len(place)} rows double and {missing} missing; "
-            "remove that folder and start again"
-        )
-    return table.take([place[row_id] for row_id in wanted])
-
-
-def _run_pipeline(run: RunFolder, batch: Batch, steps: _Steps) -> None:
+def _run_pipeline(work: Work, total: int, patients: int, steps: Steps, rows_per_block: int) -> None:
     import ray
     from ray.data.checkpoint import CheckpointConfig
 
@@ -118,46 +101,40 @@ def _run_pipeline(run: RunFolder, batch: Batch, steps: _Steps) -> None:
     context.print_on_execution_start = False
     context.issue_detectors_config.detectors = []  # hints on settings that a user cannot change here
     context.checkpoint_config = CheckpointConfig(
-        id_column=batch.id_column, checkpoint_path=run.child(batch.work, "checkpoint")
+        id_column=ROW_ID, checkpoint_path=work.run.child(work.folder, "checkpoint")
     )
     try:
         # Text rows are tiny: left alone they become one block, written once at the very end.
-        rows = ray.data.read_parquet(run.child(batch.work, "prompts")).repartition(
-            target_num_rows_per_block=batch.rows_per_block
-        )
+        rows = ray.data.read_parquet(work.run.child(work.prompts)).repartition(target_num_rows_per_block=rows_per_block)
         settled = _asked(rows, steps)
-        bar = watched("rows", batch.prompts.num_rows, lambda: run.count_rows(f"{batch.work}/generated"))
-        with quiet_console(), bar:
-            settled.write_parquet(run.child(batch.work, "generated"))
+        with quiet_console(), watched("answers", total, Watch(work, total, patients)):
+            settled.write_parquet(work.run.child(work.generated))
     finally:
         context.checkpoint_config = None
 
 
-def _asked(rows: Any, steps: _Steps) -> Any:
-    """The dataset of finished rows: the columns of the table and FAILURE."""
-    if steps.model.base_url is None:
-        answered = build_batch_processor(steps.model, steps.render, steps.finish)(rows)
-        return answered.map(_Settler(steps), num_cpus=0.1)
-    asker = (steps.model, steps.render, steps.finish, (*steps.columns, FAILURE))
-    return rows.map_batches(
-        EndpointAsker,
-        fn_constructor_args=asker,
-        batch_format="pyarrow",
-        batch_size=steps.model.endpoint.at_a_time,
-        concurrency=1,  # one rate for all requests
-        num_cpus=0.5,
-    )
+def _asked(rows: Any, steps: Steps) -> Any:
+    """The dataset of finished rows."""
+    if steps.model.base_url:
+        return rows.map_batches(
+            EndpointAsker,
+            fn_constructor_args=(steps,),
+            batch_format="pyarrow",
+            batch_size=steps.model.endpoint.at_a_time,
+            concurrency=1,  # one rate for all requests
+            num_cpus=0.5,
+        )
+    if steps.model.deployment:
+        return build_deployment_processor(steps)(rows).map(_Settler(steps, read_response), num_cpus=0.1)
+    return build_batch_processor(steps)(rows).map(_Settler(steps, read_generation), num_cpus=0.1)
 
 
 @dataclass(frozen=True)
 class _Settler:
-    """Ray hands rows whose prompt failed past `postprocess`, with prompt and all: they are finished here, and every row
-    keeps just the columns of the table."""
+    """A function of its own behind Ray's processors, whose `postprocess` never sees rows that failed."""
 
-    steps: _Steps
+    steps: Steps
+    read: Callable[[Row, Model], Generation]
 
     def __call__(self, row: Row) -> Row:
-        generation = read_generation(row, self.steps.model) if row.get(ENGINE_ERROR) else None
-        finished = self.steps.finish(row, generation) if generation else row
-        failure = generation.error if generation else None
-        return {**{name: finished[name] for name in self.steps.columns}, FAILURE: failure}
+        return self.steps.settle(row, self.read(row, self.steps.model))

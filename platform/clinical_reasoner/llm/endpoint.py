@@ -10,15 +10,14 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
 
+from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.config.teacher import EndpointConfig
 from clinical_reasoner.llm.answers import TokenLogprobs
-from clinical_reasoner.llm.generation import Generation, Model, Row
-from clinical_reasoner.llm.prompting import Message
+from clinical_reasoner.llm.generation import Generation, Model, Row, Steps, failed
 from clinical_reasoner.storage import RunError
 
 INVALID = "InvalidReply"
@@ -45,31 +44,20 @@ def check_endpoint(model: Model) -> None:
 
 
 class EndpointAsker:
-    """Callable class for Ray Data: rows of asks -> finished rows, the kind of the failure in the last column."""
+    """Callable class for Ray Data: rows of asks -> settled rows."""
 
-    def __init__(
-        self,
-        model: Model,
-        render: Callable[[Row], list[Message]],
-        finish: Callable[[Row, Generation], Row],
-        columns: tuple[str, ...],
-    ) -> None:
+    def __init__(self, steps: Steps) -> None:
         import openai
 
-        self._model, self._endpoint, self._render, self._finish = model, model.endpoint, render, finish
-        self._columns = columns
+        self._steps, self._model, self._endpoint = steps, steps.model, steps.model.endpoint
         self._openai = openai
         self._next = time.monotonic()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = batch.to_pylist()
         generations = asyncio.run(self._answers(rows))
-        *own, failure = self._columns
-        finished = []
-        for row, generation in zip(rows, generations, strict=True):
-            done = self._finish(row, generation)
-            finished.append({**{name: done[name] for name in own}, failure: generation.error})
-        return pa.Table.from_pylist(finished)
+        settled = zip(rows, generations, strict=True)
+        return pa.Table.from_pylist([self._steps.settle(row, generation) for row, generation in settled])
 
     async def _answers(self, rows: list[Row]) -> list[Generation]:
         client = self._openai.AsyncOpenAI(
@@ -86,10 +74,10 @@ class EndpointAsker:
         try:
             reply = await client.chat.completions.create(**self._request(row))
         except self._openai.OpenAIError as error:
-            return Generation("", [], 0, 0, failure_kind(error))
+            return failed(failure_kind(error), str(error))
         except ValueError:  # the client lets that of a body which is no JSON through
-            return Generation("", [], 0, 0, INVALID)
-        return read_reply(reply)
+            return failed(INVALID)
+        return read_completion(reply.model_dump() if hasattr(reply, "model_dump") else {})
 
     async def _turn(self) -> None:
         """Wait until the configured rate allows one more request."""
@@ -99,20 +87,29 @@ class EndpointAsker:
             await asyncio.sleep(self._next - 60 / self._endpoint.requests_per_minute - now)
 
     def _request(self, row: Row) -> dict[str, Any]:
-        sampling = self._model.sampling
-        asked: dict[str, Any] = {
+        asked = chat_request(self._steps, row)
+        if not self._endpoint.logprobs:
+            asked = {name: value for name, value in asked.items() if "logprobs" not in name}
+        kwargs = asked.pop("chat_template_kwargs", None)
+        return {
+            **asked,
             "model": self._model.source,
-            "messages": self._render(row),
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "max_tokens": sampling.max_tokens,
-            "seed": row.get("seed", sampling.seed),
+            **({"extra_body": {"chat_template_kwargs": kwargs}} if kwargs else {}),
         }
-        if self._endpoint.logprobs:
-            asked |= {"logprobs": True, "top_logprobs": self._model.logprobs}
-        if self._model.engine.chat_template_kwargs:
-            asked["extra_body"] = {"chat_template_kwargs": self._model.engine.chat_template_kwargs}
-        return asked
+
+
+def chat_request(steps: Steps, row: Row) -> dict[str, Any]:
+    """Of a row, in the names of the chat completions API; candidates where the answer holds a diagnosis."""
+    sampling, kwargs = steps.model.sampling, steps.model.engine.chat_template_kwargs
+    return {
+        "messages": steps.render(row),
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "max_tokens": sampling.max_tokens,
+        "seed": row["seed"],
+        **({"logprobs": True, "top_logprobs": steps.model.logprobs} if ASK_KINDS[row["ask"]].gives_label else {}),
+        **({"chat_template_kwargs": kwargs} if kwargs else {}),
+    }
 
 
 def failure_kind(error: Exception) -> str:
@@ -121,26 +118,28 @@ def failure_kind(error: Exception) -> str:
     return type(error).__name__ + (f" {status}" if status else "")
 
 
-def read_reply(reply: Any) -> Generation:
-    """A chat completion of the client. One without a choice, or with none of the fields, is a failure."""
+def read_completion(reply: dict[str, Any]) -> Generation:
+    """A chat completion. One without a choice, or with none of the fields, is a failure. Thinking that the server has
+    kept apart stands before the text, as the model wrote it."""
     try:
-        choice, usage = reply.choices[0], reply.usage
-        text = choice.message.content or ""
+        choice, usage = reply["choices"][0], reply.get("usage") or {}
+        message = choice["message"]
+        thought = message.get("reasoning_content") or message.get("reasoning") or ""
         return Generation(
-            text=text,
-            tokens=_tokens(choice.logprobs),
-            prompt_tokens=usage.prompt_tokens if usage else 0,
-            output_tokens=usage.completion_tokens if usage else 0,
+            text=(f"<think>{thought}</think>" if thought else "") + (message["content"] or ""),
+            tokens=_tokens(choice.get("logprobs")),
+            prompt_tokens=usage.get("prompt_tokens") or 0,
+            output_tokens=usage.get("completion_tokens") or 0,
             error=None,
-            cut=choice.finish_reason == "length",
+            cut=choice["finish_reason"] == "length",
         )
-    except (AttributeError, IndexError, TypeError):
-        return Generation("", [], 0, 0, INVALID)
+    except (AttributeError, IndexError, KeyError, TypeError):
+        return failed(INVALID)
 
 
-def _tokens(logprobs: Any) -> TokenLogprobs:
-    places = logprobs.content if logprobs is not None and logprobs.content else []
-    return [(place.token, {one.token: one.logprob for one in place.top_logprobs}) for place in places]
+def _tokens(logprobs: dict[str, Any] | None) -> TokenLogprobs:
+    places = (logprobs or {}).get("content") or []
+    return [(place["token"], {one["token"]: one["logprob"] for one in place["top_logprobs"]}) for place in places]
 
 
 def _key(endpoint: EndpointConfig) -> str:

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.cluster import local_or_name
 from clinical_reasoner.config.teacher import EngineConfig
 from clinical_reasoner.llm.answers import TokenLogprobs
-from clinical_reasoner.llm.generation import Generation, Model, Row
-from clinical_reasoner.llm.prompting import Message
+from clinical_reasoner.llm.generation import Generation, Model, Row, Steps, failed
 
 ENGINE_ERROR = "__inference_error__"
 
 
-def build_batch_processor(
-    model: Model, render: Callable[[Row], list[Message]], finish: Callable[[Row, Generation], Row]
-) -> Any:
-    """A Ray Data processor: chat template, engine and the two functions of `generate`."""
+def build_batch_processor(steps: Steps) -> Any:
+    """A Ray Data processor: prompts, chat template and engine."""
     from ray.data.llm import ChatTemplateStageConfig, build_processor, vLLMEngineProcessorConfig
 
-    engine = model.engine
-    params = sampling_params(model)
+    engine, params = steps.model.engine, sampling_params(steps.model)
 
     def preprocess(row: Row) -> Row:
-        return {**row, "messages": render(row), "sampling_params": row_params(params, row)}
+        return {**row, "messages": steps.render(row), "sampling_params": row_params(params, row)}
 
-    def postprocess(row: Row) -> Row:
-        return finish(row, read_generation(row, model))
-
-    source = local_or_name(model.source)
+    source = local_or_name(steps.model.source)
     config = vLLMEngineProcessorConfig(
         model_source=source,
         engine_kwargs=engine_arguments(engine),
@@ -46,13 +40,7 @@ def build_batch_processor(
         detokenize_stage=False,
     )
     light = {"num_cpus": 0.1}
-    return build_processor(
-        config,
-        preprocess=preprocess,
-        postprocess=postprocess,
-        preprocess_map_kwargs=light,
-        postprocess_map_kwargs=light,
-    )
+    return build_processor(config, preprocess=preprocess, preprocess_map_kwargs=light, postprocess_map_kwargs=light)
 
 
 def sampling_params(model: Model) -> dict[str, Any]:
@@ -61,8 +49,11 @@ def sampling_params(model: Model) -> dict[str, Any]:
 
 
 def row_params(params: dict[str, Any], row: Row) -> dict[str, Any]:
-    """With the row's own `seed` where it has one: under a shared seed, samples of one prompt would all be the same."""
-    return {**params, "seed": row["seed"]} if "seed" in row else params
+    """With the row's own seed: under a shared one, samples of one prompt would all be the same. Candidates beside
+    the token that was taken are kept where the answer holds a diagnosis."""
+    # Not None: Arrow would make a float of a number that others lack.
+    logprobs = params["logprobs"] if ASK_KINDS[row["ask"]].gives_label else 0
+    return {**params, "seed": row["seed"], "logprobs": logprobs}
 
 
 def engine_arguments(engine: EngineConfig) -> dict[str, Any]:
@@ -89,10 +80,8 @@ def engine_environment(engine: EngineConfig, source: str) -> dict[str, str]:
 
 def read_generation(row: Row, model: Model) -> Generation:
     """The engine's columns of a row."""
-    error = row.get(ENGINE_ERROR) or ""
-    if error:
-        # The message may hold the prompt, and so the patient: its first word is the exception's class.
-        return Generation("", [], 0, 0, error.split(":")[0].split("(")[0].strip()[:60] or "error")
+    if row.get(ENGINE_ERROR):
+        return read_error(row[ENGINE_ERROR])
     prompt_tokens, output_tokens = int(row["num_input_tokens"]), int(row["num_generated_tokens"])
     room = min(model.sampling.max_tokens, model.engine.max_model_len - prompt_tokens)
     return Generation(
@@ -103,6 +92,11 @@ def read_generation(row: Row, model: Model) -> Generation:
         error=None,
         cut=output_tokens >= room,
     )
+
+
+def read_error(error: str) -> Generation:
+    """The first word of a stage's error is the exception's class."""
+    return failed(error.split(":")[0].split("(")[0].strip()[:60] or "error", error)
 
 
 def _tokens(ids: Sequence[int] | None, logprobs: Sequence[dict[Any, dict[str, Any]]] | None) -> TokenLogprobs:

@@ -1,14 +1,25 @@
-"""A model as the stages know it, and what it returned for one prompt, wherever it runs."""
+"""A model as the stages know it, what it returned for one prompt, wherever it runs, and what is made of that."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from clinical_reasoner.config.teacher import EndpointConfig, EngineConfig, SamplingConfig
+from clinical_reasoner.config.teacher import DeploymentConfig, EndpointConfig, EngineConfig, SamplingConfig
 from clinical_reasoner.llm.answers import TokenLogprobs
+from clinical_reasoner.llm.prompting import Message
 
 Row = dict[str, Any]
+
+FAILURE = "engine_failure"
+"""Column of a generated row: kind of the engine's error, or null."""
+PLACE = "place"
+"""Column of a prompt and of its generated row: number of the prompt, from 0."""
+TOO_LONG = "prompt longer than the context"
+_TOO_LONG = re.compile(r"maximum (?:model|context) length|context (?:length|window)", re.IGNORECASE)
+_FINAL = re.compile(rf"{TOO_LONG}|\w*(?:Value|Type|Validation)Error|.* (?:400|413|422)")
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,17 @@ class Generation:
     """Whether the text ended at a limit of tokens rather than by itself."""
 
 
+def failed(kind: str, message: str = "") -> Generation:
+    """No answer. Of the message, which may hold the prompt and so the patient, only is read whether the prompt was too
+    long."""
+    return Generation("", [], 0, 0, TOO_LONG if _TOO_LONG.search(message) else kind)
+
+
+def is_final(kind: str) -> bool:
+    """Whether the prompt itself was refused, so that to ask again would change nothing."""
+    return _FINAL.fullmatch(kind) is not None
+
+
 @dataclass(frozen=True)
 class Model:
     """A model, the engine it runs in, and how it is sampled."""
@@ -39,3 +61,21 @@ class Model:
     """Where an OpenAI-compatible server answers for it; None runs it in the engine."""
     endpoint: EndpointConfig = field(default_factory=EndpointConfig)
     """How that server is asked."""
+    deployment: DeploymentConfig | None = None
+    """The Serve deployment that answers for it; None runs it in the engine."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What is done to each row, on the workers."""
+
+    model: Model
+    render: Callable[[Row], list[Message]]
+    finish: Callable[[Row, Generation], Row]
+    columns: tuple[str, ...]
+    """Of a finished row."""
+
+    def settle(self, row: Row, generation: Generation) -> Row:
+        """The finished row with FAILURE and PLACE, and nothing else."""
+        finished = self.finish(row, generation)
+        return {**{name: finished[name] for name in self.columns}, FAILURE: generation.error, PLACE: row[PLACE]}

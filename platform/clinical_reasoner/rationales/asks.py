@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 
 from clinical_reasoner.records import Ask, Split
 
+Row = dict[str, Any]
 ASKS = pa.schema(
     [
         ("row_id", pa.string()),
@@ -25,28 +27,27 @@ ASKS = pa.schema(
 
 
 def make_asks(
-    findings: pa.Table, asks: Mapping[Ask, Sequence[Split]], *, seed: int, samples: Mapping[Ask, int] | None = None
-) -> pa.Table:
-    """One row per ask, sample and visit of the ask's splits; ids and seeds are deterministic.
+    visits: Iterable[Row],
+    asks: Mapping[Ask, Sequence[Split]],
+    model: str,
+    *,
+    seed: int,
+    samples: Mapping[Ask, int] | None = None,
+) -> Iterator[Row]:
+    """One row of ASKS per ask, sample and visit (row of `findings`) of the ask's splits; ids and seeds are
+    deterministic.
 
     Asks about one visit are adjacent, and so are the samples of an ask, whose prompt the engine then has in its cache.
     An ask that `samples` does not name is put once.
     """
-    rows = [
-        {
-            "row_id": row_id,
-            **{name: visit[name] for name in ("patient_id", "visit_id", "split", "label", "description")},
-            "ask": ask,
-            "sample": sample,
-            "seed": row_seed(seed, row_id),
-        }
-        for visit in findings.to_pylist()
-        for ask, splits in asks.items()
-        if visit["split"] in splits
-        for sample in range((samples or {}).get(ask, 1))
-        for row_id in [f"{visit_key(visit['patient_id'], visit['visit_id'])}|{ask}|{sample}"]
-    ]
-    return pa.Table.from_pylist(rows, schema=ASKS)
+    for visit in visits:
+        own = {name: visit[name] for name in ("patient_id", "visit_id", "split", "label", "description")}
+        for ask, splits in asks.items():
+            for sample in range((samples or {}).get(ask, 1) if visit["split"] in splits else 0):
+                key = f"{visit_key(visit['patient_id'], visit['visit_id'])}|{ask}|{sample}"
+                # Not of the model's name, which may be a folder's: the same answer wherever it lies.
+                seeded = row_seed(seed, key)
+                yield {"row_id": f"{key}|{model}", **own, "ask": ask, "sample": sample, "seed": seeded}
 
 
 def visit_key(patient_id: str, visit_id: str) -> str:
@@ -54,6 +55,6 @@ def visit_key(patient_id: str, visit_id: str) -> str:
     return "|".join(name.replace("\\", "\\\\").replace("|", "\\|") for name in (patient_id, visit_id))
 
 
-def row_seed(seed: int, row_id: str) -> int:
+def row_seed(seed: int, key: str) -> int:
     """Seed of one row under the run's seed, the same on every machine; 31 bits, which every engine takes."""
-    return int.from_bytes(hashlib.sha256(f"{seed}|{row_id}".encode()).digest()[:4], "big") >> 1
+    return int.from_bytes(hashlib.sha256(f"{seed}|{key}".encode()).digest()[:4], "big") >> 1

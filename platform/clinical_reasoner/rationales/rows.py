@@ -21,6 +21,7 @@ from clinical_reasoner.llm.answers import (
 from clinical_reasoner.llm.generation import Generation, Row
 from clinical_reasoner.llm.prompting import PROMPT_VERSION, Exemplar, Message, render_messages
 from clinical_reasoner.rationales.asks import visit_key
+from clinical_reasoner.rationales.counts import ENGINE
 from clinical_reasoner.rationales.exemplars import ExemplarChoice
 from clinical_reasoner.records import RationaleRow
 from clinical_reasoner.task import DiagnosisTask
@@ -66,7 +67,7 @@ def reject_reason(
     """Why a rationale is not to be trained on, the gravest of several reasons; None if it is fit. No patient text.
     `recorded` is the visit's diagnosis where it is known."""
     if generation.error:
-        return f"engine: {generation.error}"
+        return f"{ENGINE}{generation.error}"
     if "refusal" in flags:
         return _checks("refusal")
     if isinstance(answer, ParseFailure):

@@ -1,24 +1,26 @@
-"""Stage `rationales`: all asks in one pass of one engine, resumable, then the table."""
+"""Stage `rationales`: all asks in one pass of each teacher's engine, resumable, then one table with the selection."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
-
-import pyarrow as pa
 
 from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.config.pipeline import PipelineConfig
+from clinical_reasoner.config.teacher import TeacherConfig
 from clinical_reasoner.evidence.language import load_language
 from clinical_reasoner.llm.batch import Batch, generate
 from clinical_reasoner.llm.generation import Model, Row
 from clinical_reasoner.llm.prompting import PROMPT_VERSION
-from clinical_reasoner.rationales.asks import make_asks
+from clinical_reasoner.rationales.asks import ASKS, make_asks
+from clinical_reasoner.rationales.counts import Counts, is_unanswered
 from clinical_reasoner.rationales.exemplars import exemplar_choice
 from clinical_reasoner.rationales.rows import AskRenderer, RationaleFinisher
-from clinical_reasoner.records import FINDINGS, RATIONALES, Ask
-from clinical_reasoner.runs import Manifest, RunFolder
+from clinical_reasoner.rationales.selection import select
+from clinical_reasoner.records import FINDINGS, RATIONALES
+from clinical_reasoner.runs import Manifest, RunError, RunFolder
 from clinical_reasoner.stages import Rows, Stage, file_fingerprint, model_fingerprint, run_stage, work_folder
 from clinical_reasoner.task import DiagnosisTask, load_task
 
@@ -26,13 +28,39 @@ RATIONALES_STAGE = "rationales"
 
 
 def make_rationales(config: PipelineConfig, run: RunFolder) -> Manifest:
-    """Write `rationales/`. Every ask has its row; what is not fit for training says why in `reject_reason`."""
+    """Write `rationales/`. Every ask has its row; what is not fit for training says why in `reject_reason`.
+
+    Asks that have no answer because an engine or endpoint failed are put again by the next run.
+    """
     task = load_task(config.task.file)
     load_language(task.language)  # one that there is not ends the run here, not in a worker
-    renderer = teacher_renderer(config, task)
-    settings = {
-        "teacher": config.teacher.identity(),
-        "weights": config.teacher.model if config.teacher.base_url else model_fingerprint(config.teacher.model),
+    asking = _Asking(config, run, task, teacher_renderer(config, task))
+    stage = Stage(RATIONALES_STAGE, {**_settings(config, task), "retries": _retries(run)}, ["findings"])
+    made = False
+
+    def make() -> Rows:
+        nonlocal made
+        made = True
+        return asking.write(asking.answers(work_folder(run, stage)))
+
+    manifest = run_stage(run, stage, make, overwrite=config.run.overwrite)
+    return manifest if made or not manifest.details["unanswered"] else _ask_again(asking, stage, manifest)
+
+
+def teacher_renderer(config: PipelineConfig, task: DiagnosisTask) -> AskRenderer:
+    """How a run asks its teachers. Raises TaskError when the exemplar file cannot be used or has too few."""
+    return AskRenderer(task, exemplar_choice(config, task), config.rationales.words())
+
+
+def teacher_model(teacher: TeacherConfig, task: DiagnosisTask) -> Model:
+    """A teacher with what it takes to ask it; two candidates more than options, for other spellings of a letter."""
+    own = (teacher.base_url, teacher.endpoint, teacher.deployment)
+    return Model(teacher.model, teacher.engine, teacher.sampling, len(task.labels) + 2, *own)
+
+
+def _settings(config: PipelineConfig, task: DiagnosisTask) -> dict[str, Any]:
+    return {
+        "teachers": {name: _identity(teacher) for name, teacher in config.teachers().items()},
         "rationales": {
             **config.rationales.model_dump(mode="json", exclude={"rows_per_block"}),
             "asks": {ask: config.rationales.splits_of(ask) for ask in ASK_KINDS},
@@ -41,56 +69,98 @@ def make_rationales(config: PipelineConfig, run: RunFolder) -> Manifest:
         "exemplars": file_fingerprint(config.task.exemplars or task.exemplars),
         "prompt_version": PROMPT_VERSION,
     }
-    stage = Stage(RATIONALES_STAGE, settings, ["findings"])
 
-    def make() -> Rows:
+
+def _identity(teacher: TeacherConfig) -> dict[str, Any]:
+    elsewhere = teacher.base_url or teacher.deployment
+    return {**teacher.identity(), "weights": teacher.model if elsewhere else model_fingerprint(teacher.model)}
+
+
+def _retries(run: RunFolder) -> int:
+    """How often the table on disk had unanswered asks filled in."""
+    manifest = run.manifest(RATIONALES_STAGE)
+    return manifest.settings.get("retries", 0) if manifest else 0
+
+
+@dataclass(frozen=True)
+class _Asking:
+    """All that it takes to put the asks of a run to its teachers."""
+
+    config: PipelineConfig
+    run: RunFolder
+    task: DiagnosisTask
+    renderer: AskRenderer
+
+    def answers(self, work: str, only: set[str] | None = None) -> Iterator[Row]:
+        """Rows of all asks, or of those with these ids, one teacher after the other."""
+        # All have answered before the table is begun.
+        answered = [
+            self._of_teacher(name, teacher, f"{work}/{number}", only)
+            for number, (name, teacher) in enumerate(self.config.teachers().items())
+        ]
+        return chain.from_iterable(answered)
+
+    def _of_teacher(self, name: str, teacher: TeacherConfig, work: str, only: set[str] | None) -> Iterator[Row]:
+        settings = self.config.rationales
         asks = make_asks(
-            run.read_table("findings", FINDINGS),
-            {ask: config.rationales.splits_of(ask) for ask in ASK_KINDS},
-            seed=config.teacher.sampling.seed,
-            samples={ask: config.rationales.samples_of(ask) for ask in ASK_KINDS},
+            (visit for batch in self.run.batches("findings", FINDINGS) for visit in batch.to_pylist()),
+            {ask: settings.splits_of(ask) for ask in ASK_KINDS},
+            name,
+            seed=teacher.sampling.seed,
+            samples={ask: settings.samples_of(ask) for ask in ASK_KINDS},
         )
-        finisher = RationaleFinisher(renderer, config.teacher.model, config.rationales.accepted_words)
-        model = teacher_model(config, task)
-        batch = Batch(asks, "row_id", work_folder(run, stage), config.rationales.rows_per_block)
-        table = generate(run, batch, model, renderer, finisher, RATIONALES, config.run.logical_cpus)
-        run.write_table(RATIONALES_STAGE, table)
-        return Rows(asks.num_rows, table.num_rows, details=summarise(table))
+        wanted = asks if only is None else (row for row in asks if row["row_id"] in only)
+        finisher = RationaleFinisher(self.renderer, name, settings.accepted_words)
+        return generate(
+            self.run,
+            Batch(wanted, ASKS, work, settings.rows_per_block),
+            teacher_model(teacher, self.task),
+            self.renderer,
+            finisher,
+            RATIONALES,
+            self.config.run.logical_cpus,
+        )
 
-    return run_stage(run, stage, make, overwrite=config.run.overwrite)
-
-
-def teacher_renderer(config: PipelineConfig, task: DiagnosisTask) -> AskRenderer:
-    """How a run asks its teacher. Raises TaskError when the exemplar file cannot be used or has too few."""
-    return AskRenderer(task, exemplar_choice(config, task), config.rationales.words())
-
-
-def teacher_model(config: PipelineConfig, task: DiagnosisTask) -> Model:
-    """The teacher with what it takes to ask it; two candidates more than options, for other spellings of a letter."""
-    teacher = config.teacher
-    candidates = len(task.labels) + 2
-    return Model(teacher.model, teacher.engine, teacher.sampling, candidates, teacher.base_url, teacher.endpoint)
-
-
-def summarise(table: pa.Table) -> dict[str, Any]:
-    """Counts of a `rationales` table: reasons, and for each ask its answers, those that parse, those that name the
-    recorded diagnosis where it was not told, and claims by verdict where reasons were asked for."""
-    rows = table.to_pylist()
-    by_ask = {
-        ask: _counts(ask, [row for row in rows if row["ask"] == ask]) for ask in dict.fromkeys(table["ask"].to_pylist())
-    }
-    return {"asks": by_ask, "reasons": dict(Counter(row["reject_reason"] or "accepted" for row in rows))}
+    def write(self, rows: Iterable[Row]) -> Rows:
+        """Select among the rows and write the table."""
+        counts = Counts()
+        with self.run.table_writer(RATIONALES_STAGE, RATIONALES) as writer:
+            for row in select(rows):
+                writer.add(row)
+                counts.add(row)
+        return Rows(counts.rows, counts.rows, details=counts.summary(self.config.teachers()))
 
 
-def _counts(ask: Ask, rows: Sequence[Row]) -> dict[str, int]:
-    counts = {
-        "answers": len(rows),
-        "engine_errors": sum((row["reject_reason"] or "").startswith("engine:") for row in rows),
-        "parsed": sum(row["rationale"] is not None or row["predicted"] is not None for row in rows),
-    }
-    if ASK_KINDS[ask].gives_label:
-        counts["correct"] = sum(row["predicted"] is not None and row["predicted"] == row["label"] for row in rows)
-    if ASK_KINDS[ask].gives_rationale:
-        for name in ("claims_supported", "claims_contradicted", "claims_not_in_evidence"):
-            counts[name] = sum(row[name] for row in rows)
-    return {**counts, "output_tokens": sum(row["output_tokens"] for row in rows)}
+def _ask_again(asking: _Asking, stage: Stage, manifest: Manifest) -> Manifest:
+    """Fill in what an earlier run has no answer to. The table has another identity then, as it has other rows; where
+    still nothing answers it stays as it is."""
+    run, settings = asking.run, {**stage.settings, "retries": stage.settings["retries"] + 1}
+    filled = replace(stage, settings=settings)
+    open_ids = {row["row_id"] for row in _rows(run) if is_unanswered(row)}
+    print(f"[{stage.name}] {len(open_ids)} asks have no answer yet; asking again", flush=True)
+    try:
+        answers = {row["row_id"]: row for row in asking.answers(work_folder(run, filled), open_ids)}
+    except RunError as error:
+        print(f"[{stage.name}] still no answer: {error}", flush=True)
+        return manifest
+    run.clear_work(stage.name)
+    answered = {row_id: row for row_id, row in answers.items() if not is_unanswered(row)}
+    if open_ids and not answered:
+        print(f"[{stage.name}] still no answer to any of them", flush=True)
+        return manifest
+    rows = asking.write(answered.get(row["row_id"], row) for row in _rows(run))
+    print(f"[{stage.name}] {len(answered)} answered, {rows.details['unanswered']} still open", flush=True)
+    return run.finish(
+        stage.name,
+        settings=settings,
+        inputs=manifest.inputs,
+        rows_in=rows.rows_in,
+        rows_out=rows.rows_out,
+        rows_rejected=0,
+        seconds=manifest.seconds,
+        details=rows.details,
+    )
+
+
+def _rows(run: RunFolder) -> Iterator[Row]:
+    return (row for batch in run.batches(RATIONALES_STAGE, RATIONALES) for row in batch.to_pylist())

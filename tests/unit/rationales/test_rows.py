@@ -210,7 +210,7 @@ def test_direct_answer_has_no_rationale_to_check(renderer: AskRenderer) -> None:
 
 
 def test_bounds_of_the_length_are_those_of_the_run(renderer: AskRenderer) -> None:
-    finisher = RationaleFinisher(renderer, "teacher-1", length=LengthBounds(min_words=2, max_words=7))
+    finisher = RationaleFinisher(renderer, "teacher-1", accepted_words=LengthBounds(min_words=2, max_words=7))
     finished = finisher(row(renderer.task, "rationalize"), generation(GOOD))
     assert finished["reject_reason"] == "checks: too long"
 

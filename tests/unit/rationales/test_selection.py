@@ -11,15 +11,15 @@ from clinical_reasoner.rationales.selection import select
 
 def row(row_id: str, ask: str = "diagnose", predicted: str | None = "AD", **changed: Any) -> dict[str, Any]:
     """An accepted row about a person with AD."""
-    own = {"row_id": row_id, "ask": ask, "model": "m", "patient_id": "p", "visit_id": "v", "label": "AD"}
-    return {**own, "predicted": predicted, "accepted": True, "rationale": "Because.", **changed}
+    own = {"row_id": row_id, "ask": ask, "model": "m", "patient_id": "p", "visit_id": "v", "split": "train"}
+    return {**own, "label": "AD", "predicted": predicted, "accepted": True, "rationale": "Because.", **changed}
 
 
 def told(row_id: str, **changed: Any) -> dict[str, Any]:
     return row(row_id, "rationalize", None, **changed)
 
 
-MISSED = {"predicted": "NC", "accepted": False}
+MISSED: dict[str, Any] = {"predicted": "NC", "accepted": False}
 
 
 @pytest.mark.parametrize(
@@ -34,9 +34,20 @@ MISSED = {"predicted": "NC", "accepted": False}
         ([told("1", label=None), row("2", label=None)], {}),
         ([row("1", "direct", rationale=None), told("2")], {"2": "hinted"}),
         ([row("1", predicted="NC")], {}),
+        ([row("1", split="test"), told("2", split="validation")], {}),
     ],
-    ids=["all that pass", "one that passes", "all miss", "first fit hint", "never diagnosed", "none fit", "no label"]
-    + ["a label alone is no rationale", "another diagnosis"],
+    ids=[
+        "all that pass",
+        "one that passes",
+        "all miss",
+        "first fit hint",
+        "never diagnosed",
+        "none fit",
+        "no label",
+        "a label alone is no rationale",
+        "another diagnosis",
+        "not to be learnt from",
+    ],
 )
 def test_selection_of_a_visit(rows: list[dict[str, Any]], selected: dict[str, str]) -> None:
     chosen = list(select(rows))
