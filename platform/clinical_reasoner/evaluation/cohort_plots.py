@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any
 
 from markupsafe import Markup
@@ -14,11 +12,7 @@ from matplotlib.patches import Rectangle
 
 from clinical_reasoner.evaluation.cohort_findings import Distribution, Missing, WScores
 from clinical_reasoner.evaluation.cohort_summary import CohortSummary
-from clinical_reasoner.evaluation.plots import BLUE, GREY, inline_svg
-
-_WIDTH, _LETTER, _LINE = 3.9, 0.075, 0.16
-"""Inches: what a narrow screen shows without making it smaller, and a letter of 9 pt and its line on average."""
-_INK, _PALE = "#111827", "#e5e7eb"
+from clinical_reasoner.evaluation.plots import BLUE, GREY, INK, LETTER, PALE, WIDTH, bars_svg, inline_svg
 
 
 def cohort_context(cohort: CohortSummary | None) -> dict[str, Any]:
@@ -50,25 +44,8 @@ def missing_svg(rows: Sequence[Missing], what: str, *, prefix: str) -> str:
 
     `prefix` must differ between figures of one page.
     """
-    numbers = [missing_text(one) for one in rows]
-    letters = int(_WIDTH / _LETTER) - max(map(len, numbers)) - 2
-    names = [textwrap.wrap(one.title, letters) or [one.title] for one in rows]
-    heights = [_LINE * len(lines) + 0.22 for lines in names]
-    figure = Figure(figsize=(_WIDTH, sum(heights)))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_xlim(0, 1)
-    axes.set_ylim(sum(heights), 0)  # inches from the top
-    axes.set_axis_off()
-    for one, lines, number, bottom in zip(rows, names, numbers, accumulate(heights), strict=True):
-        bar = bottom - 0.16
-        axes.add_patch(Rectangle((0, bar), 1, 0.08, facecolor=_PALE))
-        axes.add_patch(Rectangle((0, bar), one.share, 0.08, facecolor=BLUE))
-        for place, line in enumerate(reversed(lines)):
-            height = bar - 0.05 - _LINE * place
-            axes.text(0, height, line, ha="left", va="baseline", fontsize=9, color=_INK, parse_math=False)
-        axes.text(1, bar - 0.05, number, ha="right", va="baseline", fontsize=9, color=_INK)
-    spoken = "; ".join(f"{one.title} {number}" for one, number in zip(rows, numbers, strict=True))
-    return inline_svg(figure, prefix, f"Missing {what}, visits and share: {spoken}")
+    bars = [(one.title, missing_text(one), one.share) for one in rows]
+    return bars_svg(bars, f"Missing {what}, visits and share", prefix=prefix)
 
 
 def missing_text(one: Missing) -> str:
@@ -85,8 +62,8 @@ def w_scores_svg(one: WScores, limits: tuple[float, float], letters: int, *, pre
     """
     names = [_name(entry) for entry in one.by_label]
     height = 0.28 * len(names) + 0.45
-    figure = Figure(figsize=(_WIDTH, height))
-    left = (_LETTER * letters + 0.1) / _WIDTH
+    figure = Figure(figsize=(WIDTH, height))
+    left = (LETTER * letters + 0.1) / WIDTH
     axes = figure.add_axes((left, 0.42 / height, 0.97 - left, 1 - 0.45 / height))
     axes.set_xlim(*limits)
     axes.set_ylim(len(names) - 0.5, -0.5)
@@ -97,7 +74,7 @@ def w_scores_svg(one: WScores, limits: tuple[float, float], letters: int, *, pre
     axes.set_xlabel("w-score", fontsize=9, color=GREY, labelpad=1)
     axes.tick_params(axis="x", labelsize=9)
     axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", color=_PALE)
+    axes.grid(axis="x", color=PALE)
     axes.set_axisbelow(True)
     axes.spines[["top", "left", "right"]].set_visible(False)
     spoken = "; ".join(_spoken(entry) for entry in one.by_label)
@@ -124,7 +101,7 @@ def _box(axes: Axes, place: int, entry: Distribution) -> None:
     box = Rectangle((lower, place - 0.28), upper - lower, 0.56, facecolor="#cfe3f1", edgecolor=BLUE, linewidth=1.2)
     box.set_zorder(3)
     axes.add_patch(box)
-    axes.plot([middle, middle], [place - 0.28, place + 0.28], color=_INK, linewidth=2, solid_capstyle="butt", zorder=4)
+    axes.plot([middle, middle], [place - 0.28, place + 0.28], color=INK, linewidth=2, solid_capstyle="butt", zorder=4)
 
 
 def _spoken(entry: Distribution) -> str:

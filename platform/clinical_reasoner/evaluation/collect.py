@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from importlib.metadata import version
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 from clinical_reasoner import __version__
 from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.config.cohort import SyntheticCohort
+from clinical_reasoner.config.evaluation import EvaluationConfig
 from clinical_reasoner.config.loading import to_yaml
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.distillation.stage import student_stage
@@ -20,6 +22,8 @@ from clinical_reasoner.evaluation.cohort_page import run_summary
 from clinical_reasoner.evaluation.metrics import Estimate, Key, evaluate, paired_difference
 from clinical_reasoner.evaluation.predictions import BASELINE, CEILING, PREDICTIONS_STAGE, TEACHER
 from clinical_reasoner.evaluation.report import Claims, Example, ExampleAnswer, ReportInput, StageRows
+from clinical_reasoner.evaluation.selection_counts import COLUMNS
+from clinical_reasoner.evaluation.selection_summary import TeacherSelection, VisitKey, summarise_selection
 from clinical_reasoner.records import FINDINGS, RATIONALES
 from clinical_reasoner.runs import RunFolder
 from clinical_reasoner.task import DiagnosisTask, load_task
@@ -55,6 +59,7 @@ def collect(config: PipelineConfig, run: RunFolder, predictions: pa.Table) -> Re
         ceiling_note=note,
         differences=tuple(_differences(predictions, keys, settings.resamples, settings.seed)),
         claims=tuple(_claims(config, run)),
+        selection=run_selection(run, task, settings),
         examples=tuple(_examples(run, predictions, task, settings.examples)),
         config_yaml=to_yaml(config),
         versions={name: version(name) for name in ("ray", "torch", "transformers", "trl")}
@@ -116,6 +121,25 @@ def _claims(config: PipelineConfig, run: RunFolder) -> list[Claims]:
                 )
             )
     return found
+
+
+def run_selection(run: RunFolder, task: DiagnosisTask, settings: EvaluationConfig) -> tuple[TeacherSelection, ...]:
+    """What became of the teachers' answers of a run; its tables are read in batches."""
+    described = pa.schema([FINDINGS.field(name) for name in ("patient_id", "visit_id", "description")])
+
+    def descriptions(visits: Collection[VisitKey]) -> dict[VisitKey, str]:
+        rows = (row for batch in run.batches("findings", described) for row in batch.to_pylist())
+        read = (((row["patient_id"], row["visit_id"]), row["description"]) for row in rows)
+        return {visit: description for visit, description in read if visit in visits}
+
+    return summarise_selection(
+        (row for batch in run.batches("rationales", COLUMNS) for row in batch.to_pylist()),
+        descriptions,
+        task,
+        examples=settings.rejected_examples,
+        resamples=settings.resamples,
+        seed=settings.seed,
+    )
 
 
 def _examples(run: RunFolder, predictions: pa.Table, task: DiagnosisTask, count: int) -> list[Example]:

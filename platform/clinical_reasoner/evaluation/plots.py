@@ -8,8 +8,10 @@ from __future__ import annotations
 import html
 import io
 import re
+import textwrap
 import warnings
 from collections.abc import Sequence
+from itertools import accumulate
 
 import matplotlib
 import numpy as np
@@ -23,6 +25,11 @@ from clinical_reasoner.evaluation.metrics import Estimate
 
 # Blue, vermillion and grey of Okabe & Ito (jfly.uni-koeln.de/color), told apart with every common colour blindness.
 BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#6b7280"
+INK, PALE = "#111827", "#e5e7eb"
+WIDTH, LETTER = 3.9, 0.075
+"""Inches: what a narrow screen shows without making it smaller, and a letter of 9 pt on average."""
+_LINE = 0.16
+"""Inches: a line of 9 pt."""
 _MAP = "Blues"
 """One hue from light to dark: readable without colour vision and on a grey printer."""
 
@@ -91,6 +98,30 @@ def confusion_svg(confusion: Sequence[Sequence[int]], labels: Sequence[str], nam
         for label, row in zip(labels, counts.tolist(), strict=True)
     )
     return inline_svg(figure, prefix, f"Confusion matrix of {name}. {spoken}")
+
+
+def bars_svg(rows: Sequence[tuple[str, str, float]], what: str, *, prefix: str) -> str:
+    """One bar for each row, top to bottom: name and number above, and the share, 0 to 1, as its length.
+
+    `what` is the spoken name of the figure. `prefix` must differ between figures of one page.
+    """
+    letters = int(WIDTH / LETTER) - max(len(number) for _, number, _ in rows) - 2
+    names = [textwrap.wrap(name, letters) or [name] for name, _, _ in rows]
+    heights = [_LINE * len(lines) + 0.22 for lines in names]
+    figure = Figure(figsize=(WIDTH, sum(heights)))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_xlim(0, 1)
+    axes.set_ylim(sum(heights), 0)  # inches from the top
+    axes.set_axis_off()
+    for (_, number, share), lines, bottom in zip(rows, names, accumulate(heights), strict=True):
+        bar = bottom - 0.16
+        axes.add_patch(Rectangle((0, bar), 1, 0.08, facecolor=PALE))
+        axes.add_patch(Rectangle((0, bar), share, 0.08, facecolor=BLUE))
+        for place, line in enumerate(reversed(lines)):
+            height = bar - 0.05 - _LINE * place
+            axes.text(0, height, line, ha="left", va="baseline", fontsize=9, color=INK, parse_math=False)
+        axes.text(1, bar - 0.05, number, ha="right", va="baseline", fontsize=9, color=INK)
+    return inline_svg(figure, prefix, f"{what}: {'; '.join(f'{name} {number}' for name, number, _ in rows)}")
 
 
 def _words(axes: Axes, x: float, y: float, text: str, *, ha: str, weight: str = "normal") -> None:

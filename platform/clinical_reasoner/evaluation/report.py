@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from clinical_reasoner.evaluation.cohort_plots import cohort_context, missing_text
 from clinical_reasoner.evaluation.cohort_summary import CohortSummary
 from clinical_reasoner.evaluation.metrics import Estimate, Key, ModelMetrics
-from clinical_reasoner.evaluation.plots import confusion_svg, forest_svg
+from clinical_reasoner.evaluation.plots import bars_svg, confusion_svg, forest_svg
+from clinical_reasoner.evaluation.selection_summary import PAPER_WORDS, TeacherSelection
 
 RESEARCH_NOTICE = "Research use only. Not a medical device."
 SYNTHETIC_NOTICE = "All patients in this report are synthetic. The numbers say nothing about real patients."
@@ -99,6 +100,8 @@ class ReportInput(_Strict):
     differences: tuple[tuple[str, Estimate], ...] = ()
     """Title ("first minus second") and paired difference in accuracy, -1..1."""
     claims: tuple[Claims, ...] = ()
+    selection: tuple[TeacherSelection, ...] = ()
+    """What became of the answers of each teacher."""
     examples: tuple[Example, ...] = ()
     config_yaml: str
     versions: dict[str, str]
@@ -149,6 +152,8 @@ def render_report(report: ReportInput) -> str:
         verdict=verdict,
         forests=_forests(report),
         confusions=_confusions(report),
+        selections=_selections(report),
+        paper_words=PAPER_WORDS,
         **cohort_context(report.cohort),
     )
 
@@ -203,6 +208,7 @@ def metrics_json(report: ReportInput) -> dict[str, Any]:
             for title, one in report.differences
         ],
         "claims": [one.model_dump(mode="json") for one in report.claims],
+        "selection": [one.model_dump(mode="json", exclude={"examples"}) for one in report.selection],
         "versions": dict(report.versions),
         "stages": [one.model_dump(mode="json") for one in report.stages],
     }
@@ -224,6 +230,20 @@ def _confusions(report: ReportInput) -> list[tuple[str, Markup]]:
         (name, Markup(confusion_svg(confusion, report.labels, name, prefix=f"confusion-{place}")))
         for place, (name, confusion) in enumerate(named)
     ]
+
+
+def _selections(report: ReportInput) -> list[tuple[TeacherSelection, Markup | None]]:
+    """Each teacher with the figure of its reject reasons, where it has any."""
+    found: list[tuple[TeacherSelection, Markup | None]] = []
+    for place, one in enumerate(report.selection):
+        bars = [
+            (reason.reason, f"{reason.rows} ({_percent(reason.rows, one.asked)})", reason.rows / one.asked)
+            for reason in one.reasons
+        ]
+        prefix = f"reasons-{place}"
+        figure = Markup(bars_svg(bars, "Reject reasons, answers and share", prefix=prefix)) if bars else None
+        found.append((one, figure))
+    return found
 
 
 def _number(value: float) -> str:

@@ -31,6 +31,8 @@ class Claim:
     """Field value or grade name, as the description would write it; `No or Mild` where the text leaves it open."""
     start: int
     """Character offset in the text with every run of whitespace collapsed to one space."""
+    end: int
+    """Of the stretch that says it, in the same text."""
     one_of: tuple[str, ...] = ()
     """Where the text leaves it open: the values that would make it true."""
 
@@ -81,15 +83,15 @@ def _same(known: str, claimed: str) -> bool:
         return known == claimed
 
 
-def _claim(name: str, values: Sequence[str], start: int) -> Claim:
-    return Claim(name, " or ".join(values), start, tuple(values) if len(values) > 1 else ())
+def _claim(name: str, values: Sequence[str], start: int, end: int) -> Claim:
+    return Claim(name, " or ".join(values), start, end, tuple(values) if len(values) > 1 else ())
 
 
 def _finding_claims(tokens: Sequence[Token], supposed: Sequence[Span], task: DiagnosisTask) -> Iterator[Claim]:
     names = task.grade_names
     for said in graded_findings(tokens, lexicon(task), len(names)):
         if said.owned or not inside(said.start, supposed):
-            yield _claim(said.finding, [names[place] for place in sorted(said.grades)], said.start)
+            yield _claim(said.finding, [names[place] for place in sorted(said.grades)], said.start, said.end)
 
 
 def _field_claims(text: str, supposed: Sequence[Span], task: DiagnosisTask) -> Iterator[Claim]:
@@ -108,7 +110,7 @@ def _field_claims(text: str, supposed: Sequence[Span], task: DiagnosisTask) -> I
                 continue
             owned = _owner(task).search(text, 0, start) or _owner(task).fullmatch(f"{match.group()} ")
             if owned or not inside(start, supposed):
-                yield _claim(field, [match.group(1)] if value is None else value.split("|"), start)
+                yield _claim(field, [match.group(1)] if value is None else value.split("|"), start, end)
 
 
 @lru_cache(maxsize=8)

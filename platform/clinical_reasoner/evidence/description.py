@@ -7,7 +7,7 @@ evidence of `x`. A missing value has no words in the text.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import floor
 
@@ -85,6 +85,16 @@ def describe_evidence(evidence: Evidence, task: DiagnosisTask) -> str:
         parts.append("\n".join([task.findings_heading, *statements]))
     parts.append(task.question_text())
     return "\n\n".join(parts)
+
+
+def statement(name: str, values: Sequence[str], task: DiagnosisTask) -> str:
+    """A value of a field or a grade of a finding in the words of a description, or several that are left open:
+    `is 74 years old`, `No or Mild hippocampal atrophy`."""
+    terms = {finding.name: finding.term for finding in task.findings}
+    if name in terms:
+        return f"{' or '.join(values)} {terms[name]}"
+    field = next(field for field in task.fields if field.name == name)
+    return " or ".join(_clause(field, value) for value in values)
 
 
 def parse_description(text: str, task: DiagnosisTask) -> Evidence:

@@ -29,6 +29,16 @@ from clinical_reasoner.evaluation.report import (
     render_report,
     verdict,
 )
+from clinical_reasoner.evaluation.selection_examples import Passage, RejectedExample, UnsupportedClaim
+from clinical_reasoner.evaluation.selection_summary import (
+    Agreement,
+    AskRows,
+    CoveredVisits,
+    ReasonRows,
+    TeacherSelection,
+    Texts,
+    WordCount,
+)
 from clinical_reasoner.task import load_task
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -134,6 +144,28 @@ def report_of(**changes: Any) -> ReportInput:
         "stages": (StageRows(name="cohort", rows_in=1234, rows_out=1230, rejected=4),),
     }
     return ReportInput(**(fields | changes))
+
+
+def selection_of(**changes: Any) -> TeacherSelection:
+    reason = "claims: contradicts the evidence"
+    passages = (Passage(text="Why <b>"), Passage(text="no atrophy", claims=(0,)))
+    claims = (UnsupportedClaim(said="no atrophy", claim="No atrophy", evidence="Severe atrophy"),)
+    known = {"reason": reason, "ask": "diagnose", "recorded": "AD", "told": False, "stated": "NC"}
+    counts = {"parsed": 39, "accepted": 30, "rejected": 10, "selected": 8, "prompt_tokens": 4321, "output_tokens": 765}
+    words, share = WordCount(mean=133.25, median=131, low=100, high=160), Estimate(value=0.125, low=0.111, high=0.137)
+    texts = Texts(rationales=39, words=words, claims_per_rationale=7.5, unsupported=share)
+    agreed = {"agreement": 0.876, "unanimous": 6, "majority_accuracy": 0.654, "single_accuracy": None}
+    fields: dict[str, Any] = {
+        "model": "A <teacher>",
+        "asks": (AskRows(ask="diagnose", asked=40, **counts),),
+        "visits": CoveredVisits(reasoned=5, hinted=3, none_selected=2),
+        "reasons": (ReasonRows(reason=reason, rows=10, by_ask={"diagnose": 10}),),
+        "parsed": texts,
+        "selected": texts.model_copy(update={"rationales": 8, "unsupported": None}),
+        "agreement": (Agreement(ask="diagnose", visits=10, **agreed),),
+        "examples": (RejectedExample(**known, passages=passages, claims=claims),),
+    }
+    return TeacherSelection(**(fields | changes))
 
 
 @pytest.fixture(scope="module")
@@ -259,6 +291,36 @@ def test_without_ceiling_claims_differences_or_examples_their_places_are_gone() 
     for absent in ("Bayes ceiling", "What the rationales claim", "Paired differences", "Example patients"):
         assert absent not in text
     assert "Confusion matrices" in text
+
+
+def test_selection_of_two_teachers_is_a_part_of_the_page() -> None:
+    second = selection_of(model="Another", reasons=(), examples=(), parsed=None, selected=None, agreement=())
+    page = render_report(report_of(selection=(selection_of(), second)))
+    parsed = Page(page)
+    ids = parsed.values("id")
+    assert len(ids) == len(set(ids)) and set(parsed.values("aria-labelledby")) <= set(ids)
+    regions = [label for label in parsed.values("aria-label") if label.startswith("Table")]
+    assert len(regions) == len(set(regions))
+    assert parsed.tags.count("caption") == parsed.tags.count("table") == 5 + 5 + 2
+    assert parsed.tags.count("th") == len(parsed.values("scope")) and parsed.tags.count("mark") == 1
+    assert sum(SMALL_NOTE in caption for caption in parsed.captions) == 4 + 5 + 2
+    text = re.sub(r"\s+", " ", parsed.text)
+    assert text.index("What the rationales claim") < text.index("Teacher A <teacher>") < text.index("Teacher Another")
+    numbers = (
+        "39 (97.5 %)|10 (25.0 %)|5 (50.0 %)|4321|133.2|131|100 to 160|7.5|0.876|0.654|6 (60.0 %)|0.125 [0.111, 0.137]"
+    )
+    for words in (*numbers.split("|"), "no diagnoses", "no claims", "269.4 words", "first teacher"):
+        assert words in text
+    assert text.count("No answer was rejected.") == 1
+
+
+def test_without_examples_no_text_of_an_answer_and_in_the_json_never() -> None:
+    report = report_of(selection=(selection_of(examples=()),))
+    page = render_report(report)
+    assert "<mark" not in page and "Why &lt;b&gt;" not in page and "Examples of each reject reason" not in page
+    written = metrics_json(report_of(selection=(selection_of(),)))["selection"]
+    assert written == metrics_json(report)["selection"]
+    assert "atrophy" not in json.dumps(written) and "examples" not in written[0]
 
 
 def test_ceiling_line_is_drawn_for_accuracy_only(page: str) -> None:

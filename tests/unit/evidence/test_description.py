@@ -17,6 +17,7 @@ from clinical_reasoner.evidence.description import (
     evidence_of,
     join_words,
     parse_description,
+    statement,
     with_question,
     without_question,
 )
@@ -96,6 +97,21 @@ def test_missing_value_has_no_words(task: DiagnosisTask, data: st.DataObject) ->
 def test_no_evidence_is_the_question_alone(task: DiagnosisTask) -> None:
     assert describe(patient(), {}, task) == task.question_text()
     assert parse_description(task.question_text(), task) == Evidence({}, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "text"),
+    [
+        ("age_years", ["74"], "is 74 years old"),
+        ("age_years", ["90+"], "is 90 years or older"),
+        ("sex", ["female"], "is a woman"),
+        ("marital_status", ["widowed", "divorced"], "is widowed or is divorced"),
+        ("hippocampal_atrophy", ["Severe"], "Severe hippocampal atrophy"),
+        ("hippocampal_atrophy", ["No", "Mild"], "No or Mild hippocampal atrophy"),
+    ],
+)
+def test_one_value_in_the_words_of_a_description(task: DiagnosisTask, name: str, values: list[str], text: str) -> None:
+    assert statement(name, values, task) == text
 
 
 @pytest.mark.parametrize(
