@@ -60,9 +60,7 @@ class PipelineConfig(CohortRunConfig):
     def _teachers_have_names_of_their_own(self) -> PipelineConfig:
         taken = sorted(self.more_teachers.keys() & {self.teacher.model, *OTHER_MODELS})
         if taken:
-            raise ValueError(
-                f"more_teachers: {taken[0]!r} is the name of another model in the tables; take another"
-            )
+            raise ValueError(f"more_teachers: {taken[0]!r} is the name of another model in the tables; take another")
         return self
 
     @model_validator(mode="after")

@@ -34,7 +34,7 @@ MISSED: dict[str, Any] = {"predicted": "NC", "accepted": False}
         ([told("1", label=None), row("2", label=None)], {}),
         ([row("1", "direct", rationale=None), told("2")], {"2": "hinted"}),
         ([row("1", predicted="NC")], {}),
-        ([row("1", split="test"), told("2", split="validation")], {}),
+        ([row("1", split="test"), told("2", split="test")], {}),
     ],
     ids=[
         "all that pass",
