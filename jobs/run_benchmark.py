@@ -4,7 +4,8 @@
     ray job submit --working-dir . --runtime-env configs/runtime-env.yaml -- \\
         python jobs/run_benchmark.py generation
 
-`generation`: output tokens per second of the rationale stage against `vllm.LLM.generate` on the same prompts.
+`generation`: output tokens per second of the rationale stage, three asks about 1,000 patients, against
+`vllm.LLM.generate` on the same prompts; its prefix-cache hit rate; and the time of the three together against one by one.
 `ingest`: scans per second of the stage `measures` with 2 workers against a plain loop of nibabel and numpy on the same
 phantoms (cohort.patients of them), and how time and memory from a table to findings grow from 10,000 to 100,000 rows.
 `checks`: precision and recall of each check of a rationale on labelled texts; needs no model and no Ray, takes seconds.
@@ -21,7 +22,8 @@ from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.errors import reported
 
 BENCHMARKS = ("checks", "generation", "ingest")
-DEFAULTS = ["--config", "configs/demo.yaml"]
+DEMO = ["--config", "configs/demo.yaml"]
+DEFAULTS = {"generation": [*DEMO, "cohort.patients=1000", "cohort.phantoms=null", "imaging.slices=false"]}
 
 
 def main() -> None:
@@ -30,7 +32,9 @@ def main() -> None:
         print(__doc__)
         raise SystemExit(0 if name in ("-h", "--help") else 2)
     given = any(argument.startswith("--config") for argument in arguments)
-    config = load_from_cli(PipelineConfig, arguments if given else [*DEFAULTS, *arguments], __doc__ or "")
+    config = load_from_cli(
+        PipelineConfig, arguments if given else [*DEFAULTS.get(name, DEMO), *arguments], __doc__ or ""
+    )
     benchmark = getattr(import_module(f"clinical_reasoner.benchmarks.{name}"), f"benchmark_{name}")
     with reported():
         result = benchmark(config)

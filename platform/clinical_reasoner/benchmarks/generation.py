@@ -1,37 +1,40 @@
-"""Output tokens per second of the rationale stage against plain `vllm.LLM.generate` on the same prompts.
+"""The rationale stage against plain `vllm.LLM.generate` on the same prompts, and three asks in one pass against three.
 
-Steady state: from the engine's first request to the last finished row, without start-up. The plain engine runs before
-and after the stage, so that a drift of the machine's speed shows and averages out.
+Speed is that of the steady state: from the engine's first request to the last finished row, without start-up. The plain
+engine runs before and after the stage, so that a drift of the machine's speed shows and averages out. Whole runs of the
+stage, start-up and all, are each in a process of their own.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import tempfile
 import time
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from clinical_reasoner.cluster import QUIET, local_or_name
+from clinical_reasoner.benchmarks.processes import in_own_process
+from clinical_reasoner.benchmarks.scraping import PrefixCache
+from clinical_reasoner.cluster import QUIET, connect, local_or_name
 from clinical_reasoner.cohort.stage import make_patients
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.evidence.stage import make_findings
 from clinical_reasoner.imaging.stage import make_measures
 from clinical_reasoner.llm.batch import Batch, generate
-from clinical_reasoner.llm.engine import engine_arguments, engine_environment, sampling_params
-from clinical_reasoner.llm.generation import Generation, Model, Row
-from clinical_reasoner.llm.prompting import Message
-from clinical_reasoner.rationales.asks import make_asks
-from clinical_reasoner.rationales.rows import AskRenderer, RationaleFinisher
-from clinical_reasoner.rationales.stage import teacher_renderer
-from clinical_reasoner.records import FINDINGS, RATIONALES
+from clinical_reasoner.llm.engine import engine_arguments, engine_environment, row_params, sampling_params
+from clinical_reasoner.llm.generation import Generation, Row
+from clinical_reasoner.rationales.asks import ASKS, make_asks
+from clinical_reasoner.rationales.rows import RationaleFinisher
+from clinical_reasoner.rationales.selection import select
+from clinical_reasoner.rationales.stage import teacher_model, teacher_renderer
+from clinical_reasoner.records import FINDINGS, RATIONALES, Ask
 from clinical_reasoner.runs import RunFolder
 from clinical_reasoner.task import load_task
 
+THREE: tuple[Ask, ...] = ("rationalize", "diagnose", "direct")
 _TIMED = RATIONALES.append(pa.field("finished_at", pa.float64())).append(pa.field("engine_seconds", pa.float64()))
 
 
@@ -46,62 +49,88 @@ class TimedFinisher:
         return {**finished, "finished_at": time.time(), "engine_seconds": float(row["time_taken_llm"])}
 
 
-def benchmark_generation(config: PipelineConfig) -> dict[str, Any]:
-    """Few-shot `diagnose` about every patient of the configured cohort, in a run folder of its own."""
-    import ray
+@dataclass(frozen=True)
+class StageRun:
+    """One run of the stage."""
 
-    task = load_task(config.task.file)
-    renderer = teacher_renderer(config, task)
-    model = Model(config.teacher.model, config.teacher.engine, config.teacher.sampling, len(task.labels) + 2)
+    seconds: float
+    """Wall time, from before Ray starts to the written table."""
+    tokens_per_s: float
+    """Output tokens per second of the steady state."""
+    rows: int
+    prefix_hits: float | None
+    """Share of the prompts' tokens that the engine had in its prefix cache."""
+
+
+def benchmark_generation(config: PipelineConfig) -> dict[str, Any]:
+    """Three asks about every patient of the configured cohort, in run folders of their own."""
     with tempfile.TemporaryDirectory() as folder:
-        run = RunFolder(folder)
-        make_patients(config, run)
-        make_measures(config, run)
-        make_findings(config, run)
-        ray.shutdown()  # started for the measures of scans; the plain engine has the machine to itself
-        findings = run.read_table("findings", FINDINGS)
-        asks = make_asks(findings, {"diagnose": ("train", "validation", "test")}, seed=model.sampling.seed)
-        chats = [renderer(row) for row in asks.to_pylist()]
-        before = _plain_rate(model, chats)
-        stage = _stage_rate(config, run, asks, model, renderer)
-        after = _plain_rate(model, chats)
+        configs = {
+            asks: config.model_copy(
+                update={"run": config.run.model_copy(update={"path": f"{folder}/{'-'.join(asks)}"})}
+            )
+            for asks in [THREE, *((ask,) for ask in THREE)]
+        }
+        for one in configs.values():
+            _prepare(one)
+        plain = [in_own_process(_generate_plainly, configs[THREE])]
+        together = _told("three asks together", in_own_process(_run_stage, configs[THREE], THREE))
+        plain.append(in_own_process(_generate_plainly, configs[THREE]))
+        apart = [_told(ask, in_own_process(_run_stage, configs[ask,], (ask,))) for ask in THREE]
+    separate_s = sum(one.seconds for one in apart)
     return {
         "benchmark": "generation",
-        "ratio": round(2 * stage / (before + after), 3),
-        "stage_tokens_per_s": round(stage),
-        "plain_tokens_per_s": [round(before), round(after)],
-        "prompts": asks.num_rows,
+        "ratio": round(2 * together.tokens_per_s / sum(plain), 3),
+        "stage_tokens_per_s": round(together.tokens_per_s),
+        "plain_tokens_per_s": [round(one) for one in plain],
+        "prompts": together.rows,
+        "prefix_cache_hit_rate": together.prefix_hits,
+        "together_over_separate": round(together.seconds / separate_s, 3),
+        "seconds_together": round(together.seconds, 1),
+        "seconds_separate": [round(one.seconds, 1) for one in apart],
     }
 
 
-def _stage_rate(config: PipelineConfig, run: RunFolder, asks: pa.Table, model: Model, renderer: AskRenderer) -> float:
-    import ray
-
-    finisher = TimedFinisher(RationaleFinisher(renderer, model.source))
-    batch = Batch(asks, "row_id", "work/benchmark", config.rationales.rows_per_block)
-    rows = generate(run, batch, model, renderer, finisher, _TIMED, config.run.logical_cpus).to_pylist()
-    ray.shutdown()
-    started = min(row["finished_at"] - row["engine_seconds"] for row in rows)
-    ended = max(row["finished_at"] for row in rows)
-    return float(sum(row["output_tokens"] for row in rows) / (ended - started))
+def _told(name: str, run: StageRun) -> StageRun:
+    print(f"{name}: {run}", flush=True)
+    return run
 
 
-def _plain_rate(model: Model, chats: list[list[Message]]) -> float:
-    """In a process of its own, so that the engine's memory and threads are free again afterwards."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_generate_plainly, args=(model, chats, sender))
-    process.start()
-    sender.close()
-    try:
-        return float(receiver.recv())
-    except EOFError as error:
-        raise RuntimeError("the plain vLLM engine ended without a result; its output is above") from error
-    finally:
-        process.join()
+def _prepare(config: PipelineConfig) -> None:
+    run = RunFolder(config.run.path)
+    for make in (make_patients, make_measures, make_findings):
+        make(config, run)
 
 
-def _generate_plainly(model: Model, chats: list[list[Message]], sender: Connection) -> None:
+def _asks(config: PipelineConfig, asks: tuple[Ask, ...]) -> Any:
+    visits = (row for batch in RunFolder(config.run.path).batches("findings", FINDINGS) for row in batch.to_pylist())
+    splits = dict.fromkeys(asks, ("train", "validation", "test"))
+    return make_asks(visits, splits, config.teacher.model, seed=config.teacher.sampling.seed)
+
+
+def _run_stage(config: PipelineConfig, asks: tuple[Ask, ...]) -> StageRun:
+    started = time.perf_counter()
+    run, task = RunFolder(config.run.path), load_task(config.task.file)
+    renderer = teacher_renderer(config, task)
+    finisher = TimedFinisher(RationaleFinisher(renderer, config.teacher.model))
+    batch = Batch(_asks(config, asks), ASKS, "work/benchmark", config.rationales.rows_per_block)
+    model, cpus = teacher_model(config.teacher, task), config.run.logical_cpus
+    connect(cpus)
+    with PrefixCache() as cache:
+        rows = select(generate(run, batch, model, renderer, finisher, _TIMED, cpus))
+        with run.table_writer("rationales", _TIMED) as writer:
+            for row in rows:
+                writer.add(row)
+    seconds = time.perf_counter() - started
+    table = run.read_table("rationales", _TIMED).to_pylist()
+    steady = max(row["finished_at"] for row in table) - min(row["finished_at"] - row["engine_seconds"] for row in table)
+    return StageRun(seconds, sum(row["output_tokens"] for row in table) / steady, len(table), cache.hit_rate())
+
+
+def _generate_plainly(config: PipelineConfig) -> float:
+    """Output tokens per second of `vllm.LLM.generate`, which has all prompts at once."""
+    task = load_task(config.task.file)
+    model, renderer = teacher_model(config.teacher, task), teacher_renderer(config, task)
     source = local_or_name(model.source)
     os.environ.update({**QUIET, **engine_environment(model.engine, source)})
     from vllm import LLM, SamplingParams
@@ -109,8 +138,12 @@ def _generate_plainly(model: Model, chats: list[list[Message]], sender: Connecti
     engine = LLM(source, **engine_arguments(model.engine))
     tokenizer: Any = engine.get_tokenizer()
     options = {"tokenize": False, "add_generation_prompt": True, **model.engine.chat_template_kwargs}
-    prompts = [tokenizer.apply_chat_template(chat, **options) for chat in chats]
+    rows = list(_asks(config, THREE))
+    prompts = [tokenizer.apply_chat_template(renderer(row), **options) for row in rows]
+    params = [SamplingParams(**row_params(sampling_params(model), row)) for row in rows]
     started = time.perf_counter()
-    outputs = engine.generate(prompts, SamplingParams(**sampling_params(model)))
+    outputs = engine.generate(prompts, params)
     seconds = time.perf_counter() - started
-    sender.send(sum(len(output.outputs[0].token_ids) for output in outputs) / seconds)
+    rate = sum(len(output.outputs[0].token_ids) for output in outputs) / seconds
+    print(f"plain vllm.LLM.generate: {rate:.0f} tokens/s, {seconds:.1f} s for {Path(source).name}", flush=True)
+    return rate

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import resource
 import time
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from clinical_reasoner.benchmarks.processes import in_own_process
 from clinical_reasoner.cohort.stage import make_patients
 from clinical_reasoner.config.cohort import CohortConfig, DeidentifyConfig, StudyCohort, TableCohort
 from clinical_reasoner.config.columns import (
@@ -49,7 +48,7 @@ def _scaling(config: CohortRunConfig, kind: str, folder: Path) -> dict[str, Any]
         run = config.run.model_copy(update={"path": str(folder / f"{kind}-{rows}")})
         configs.append(config.model_copy(update={"cohort": _cohort(kind, file), "run": run}))
     warm_up, *timed = configs
-    (small_s, small_mib), (large_s, large_mib) = (_in_own_process(warm_up, one) for one in timed)
+    (small_s, small_mib), (large_s, large_mib) = (in_own_process(_make, warm_up, one) for one in timed)
     return {
         "rows": list(ROWS),
         "seconds": [round(small_s, 2), round(large_s, 2)],
@@ -94,27 +93,12 @@ def _cohort(kind: str, file: Path) -> CohortConfig:
     return StudyCohort(kind="mapped", path=str(file), name="generated", mapping=mapping, deidentify=keep)
 
 
-def _in_own_process(warm_up: CohortRunConfig, config: CohortRunConfig) -> tuple[float, float]:
+def _make(warm_up: CohortRunConfig, config: CohortRunConfig) -> tuple[float, float]:
     """Seconds and peak MiB of the stages."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_make, args=(warm_up, config, sender))
-    process.start()
-    sender.close()
-    try:
-        seconds, peak_mib = receiver.recv()
-    except EOFError as error:
-        raise RuntimeError("the stages ended without a result; their output is above") from error
-    finally:
-        process.join()
-    return float(seconds), float(peak_mib)
-
-
-def _make(warm_up: CohortRunConfig, config: CohortRunConfig, sender: Connection) -> None:
     _make_stages(warm_up, RunFolder(f"{config.run.path}-warm-up"))
     started = time.perf_counter()
     _make_stages(config, RunFolder(config.run.path))
-    sender.send((time.perf_counter() - started, peak_mib()))
+    return time.perf_counter() - started, peak_mib()
 
 
 def _make_stages(config: CohortRunConfig, run: RunFolder) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -31,10 +32,12 @@ class EngineConfig(StrictConfig):
     """Most requests in one step of the engine."""
     replicas: int = Field(default=1, ge=1)
     """Engines side by side (batch stages)."""
-    batch_size: int = Field(default=32, ge=1)
-    """Rows handed to an engine at a time; `batch_size` x `concurrent_batches` must reach `max_num_seqs`."""
-    concurrent_batches: int = Field(default=4, ge=1)
-    """Batches in an engine at a time."""
+    batch_size: int | None = Field(default=None, ge=1)
+    """Rows handed to an engine at a time; None: an eighth of `max_num_seqs`, at most 32. Many small batches keep an
+    engine busier than few large ones, which wait for their longest answer."""
+    concurrent_batches: int | None = Field(default=None, ge=1)
+    """Batches in an engine at a time; None: as many as hold twice `max_num_seqs` rows, so that rows wait for the engine
+    and never the engine for rows."""
     gpus: float = Field(default=0, ge=0)
     """GPUs per replica; 0 runs on the CPU."""
     cpus: float = Field(default=1, gt=0)
@@ -50,11 +53,17 @@ class EngineConfig(StrictConfig):
         """What its answers depend on: a run that was killed for want of memory goes on with a smaller THROUGHPUT."""
         return self.model_dump(mode="json", exclude=set(THROUGHPUT))
 
+    def batches(self) -> tuple[int, int]:
+        """Rows of a batch, and batches in an engine at a time."""
+        size = self.batch_size or min(32, max(1, self.max_num_seqs // 8))
+        return size, self.concurrent_batches or ceil(2 * self.max_num_seqs / size)
+
     @model_validator(mode="after")
     def _batches_fill_engine(self) -> EngineConfig:
-        if self.batch_size * self.concurrent_batches < self.max_num_seqs:
+        size, concurrent = self.batches()
+        if size * concurrent < self.max_num_seqs:
             raise ValueError(
-                f"batch_size {self.batch_size} x concurrent_batches {self.concurrent_batches} is below "
+                f"batch_size {size} x concurrent_batches {concurrent} is below "
                 f"max_num_seqs {self.max_num_seqs}: the engine would idle"
             )
         return self

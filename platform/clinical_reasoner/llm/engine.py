@@ -24,11 +24,12 @@ def build_batch_processor(steps: Steps) -> Any:
         return {**row, "messages": steps.render(row), "sampling_params": row_params(params, row)}
 
     source = local_or_name(steps.model.source)
+    batch_size, concurrent_batches = engine.batches()
     config = vLLMEngineProcessorConfig(
         model_source=source,
         engine_kwargs=engine_arguments(engine),
-        batch_size=engine.batch_size,
-        max_concurrent_batches=engine.concurrent_batches,
+        batch_size=batch_size,
+        max_concurrent_batches=concurrent_batches,
         concurrency=(engine.replicas, engine.replicas),
         should_continue_on_error=True,
         placement_group_config={"bundle_per_worker": worker_bundle(engine)},
