@@ -5,7 +5,7 @@
         python jobs/run_benchmark.py generation
 
 `generation`: output tokens per second of the rationale stage, three asks about 1,000 patients, against
-`vllm.LLM.generate` on the same prompts; its prefix-cache hit rate; and the time of the three together against one by one.
+`vllm.LLM.generate` on the same prompts; its prefix-cache hit rate; and the time of the three together against apart.
 `ingest`: scans per second of the stage `measures` with 2 workers against a plain loop of nibabel and numpy on the same
 phantoms (cohort.patients of them), and how time and memory from a table to findings grow from 10,000 to 100,000 rows.
 `checks`: precision and recall of each check of a rationale on labelled texts; needs no model and no Ray, takes seconds.
@@ -32,9 +32,8 @@ def main() -> None:
         print(__doc__)
         raise SystemExit(0 if name in ("-h", "--help") else 2)
     given = any(argument.startswith("--config") for argument in arguments)
-    config = load_from_cli(
-        PipelineConfig, arguments if given else [*DEFAULTS.get(name, DEMO), *arguments], __doc__ or ""
-    )
+    arguments = arguments if given else [*DEFAULTS.get(name, DEMO), *arguments]
+    config = load_from_cli(PipelineConfig, arguments, __doc__ or "")
     benchmark = getattr(import_module(f"clinical_reasoner.benchmarks.{name}"), f"benchmark_{name}")
     with reported():
         result = benchmark(config)

@@ -12,7 +12,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 
@@ -30,7 +30,7 @@ from clinical_reasoner.rationales.asks import ASKS, make_asks
 from clinical_reasoner.rationales.rows import RationaleFinisher
 from clinical_reasoner.rationales.selection import select
 from clinical_reasoner.rationales.stage import teacher_model, teacher_renderer
-from clinical_reasoner.records import FINDINGS, RATIONALES, Ask
+from clinical_reasoner.records import FINDINGS, RATIONALES, Ask, Split
 from clinical_reasoner.runs import RunFolder
 from clinical_reasoner.task import load_task
 
@@ -66,10 +66,7 @@ def benchmark_generation(config: PipelineConfig) -> dict[str, Any]:
     """Three asks about every patient of the configured cohort, in run folders of their own."""
     with tempfile.TemporaryDirectory() as folder:
         configs = {
-            asks: config.model_copy(
-                update={"run": config.run.model_copy(update={"path": f"{folder}/{'-'.join(asks)}"})}
-            )
-            for asks in [THREE, *((ask,) for ask in THREE)]
+            asks: _in_folder(config, f"{folder}/{'-'.join(asks)}") for asks in [THREE, *((ask,) for ask in THREE)]
         }
         for one in configs.values():
             _prepare(one)
@@ -91,6 +88,10 @@ def benchmark_generation(config: PipelineConfig) -> dict[str, Any]:
     }
 
 
+def _in_folder(config: PipelineConfig, path: str) -> PipelineConfig:
+    return config.model_copy(update={"run": config.run.model_copy(update={"path": path})})
+
+
 def _told(name: str, run: StageRun) -> StageRun:
     print(f"{name}: {run}", flush=True)
     return run
@@ -104,7 +105,7 @@ def _prepare(config: PipelineConfig) -> None:
 
 def _asks(config: PipelineConfig, asks: tuple[Ask, ...]) -> Any:
     visits = (row for batch in RunFolder(config.run.path).batches("findings", FINDINGS) for row in batch.to_pylist())
-    splits = dict.fromkeys(asks, ("train", "validation", "test"))
+    splits: dict[Ask, tuple[Split, ...]] = dict.fromkeys(asks, get_args(Split))
     return make_asks(visits, splits, config.teacher.model, seed=config.teacher.sampling.seed)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from types import TracebackType
+from typing import Any
 
 import httpx
 
@@ -38,8 +39,9 @@ class PrefixCache:
     def _watch(self) -> None:
         import ray
 
+        nodes: Any = ray.nodes  # has no types
         while not self._ended.wait(_LOOK_S):
-            for node in ray.nodes():
+            for node in nodes():
                 self._read(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics")
 
     def _read(self, address: str) -> None:

@@ -41,10 +41,15 @@ _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+(?:['\u201
 """A word, or a sign of a script that has no spaces."""
 _SENTENCE_ENDS = ".!?\u3002\uff01\uff1f"
 _CLOSING = "\"'\u2019\u201d\u00bb)]}*_` \n\t"
-_LOOP_WORDS = 20
-"""Longest stretch of words that is looked for again right behind itself."""
+_LOOP = re.compile(r"(.)\1{3}|(.{2,7})\2{2}|(.{8,20})\3", re.DOTALL)
+"""In signs, one for each word: a word four times, a stretch of words three times, a long one twice in a row."""
+_PARTS = re.compile(r"[.!?;\n\u3002]+(?=\s|$|[^\x00-\x7f])")
+"""Between sentences of any script."""
+_LETTER = re.compile(r"[^\W\d_]")
 _PROSE = 8
 """Words from which a sentence tells its language."""
+_FOREIGN = 2
+"""Words of other languages from which a sentence may be in one of them."""
 
 
 def check_text(
@@ -65,9 +70,10 @@ def check_text(
     return tuple(flag for flag, raised in found.items() if raised)
 
 
-def words(text: str) -> list[str]:
+@lru_cache(maxsize=64)
+def words(text: str) -> tuple[str, ...]:
     """Words in lower case, without marks."""
-    return [word.lower() for word in _WORD.findall(text)]
+    return tuple(word.lower() for word in _WORD.findall(text))
 
 
 def is_too_short(text: str, least: int) -> bool:
@@ -86,15 +92,12 @@ def is_truncated(text: str) -> bool:
 
 def repeats_itself(text: str) -> bool:
     """A stretch of words three times in a row (a word four times, a long stretch twice), or a sentence three times."""
-    said = words(text)
-    for size in range(1, min(_LOOP_WORDS, len(said) // 2) + 1):
-        times = 4 if size == 1 else 3 if size < 8 else 2
-        run = 0
-        for index in range(size, len(said)):
-            run = run + 1 if said[index] == said[index - size] else 0
-            if run >= size * (times - 1):
-                return True
-    sentences = Counter(tuple(words(part)) for part in re.split(r"[.!?;\n]+(?=\s|$)", text))
+    signs: dict[str, str] = {}
+    for word in words(text):
+        signs.setdefault(word, chr(len(signs)))
+    if _LOOP.search("".join(map(signs.__getitem__, words(text)))):
+        return True
+    sentences = Counter(words(part) for part in re.split(r"[.!?;\n]+(?=\s|$)", text))
     return any(count >= 3 and len(sentence) >= 4 for sentence, count in sentences.items())
 
 
@@ -105,31 +108,46 @@ def in_another_language(text: str, task: DiagnosisTask) -> bool:
     word in ten, and no sentence has more of other languages' than of its own, or letters of another script.
     """
     language = load_language(task.language)
-    if any(_is_foreign(part, language) for part in re.split(r"[.!?;\n\u3002]+(?=\s|$|[^\x00-\x7f])", text)):
+    if _may_be_foreign(text, language) and any(_is_foreign(part, language) for part in _PARTS.split(text)):
         return True
-    said = words(text)
-    known = language.function_words | _own_words(task)
+    said, known = words(text), _known_words(task)
     return len(said) >= _PROSE and sum(word in known for word in said) < 0.1 * len(said)
 
 
 @lru_cache(maxsize=8)
-def _own_words(task: DiagnosisTask) -> frozenset[str]:
-    """Of grades and changes, which notes are full of. Names of places are the same in many languages."""
+def _known_words(task: DiagnosisTask) -> frozenset[str]:
+    """Function words, and those of grades and changes, which notes are full of. Names of places are the same in many
+    languages."""
     language = load_language(task.language)
     phrases = [*language.present, *language.seen, *(word for grade in task.grades for word in grade.words)]
     phrases += [word for change in task.changes.values() for word in (*change.nouns, *change.adjectives)]
-    return frozenset(word for phrase in phrases for word in words(phrase))
+    return language.function_words.union(word for phrase in phrases for word in words(phrase))
+
+
+def _may_be_foreign(text: str, language: Language) -> bool:
+    """Whether there is anything in it for which `_is_foreign` could find one of its sentences so."""
+    return bool(_strange_letters(language.letters).search(text)) or _foreign_words(text, language) >= _FOREIGN
 
 
 def _is_foreign(sentence: str, language: Language) -> bool:
-    letters = re.findall(r"[^\W\d_]", sentence)
-    strange = [letter for letter in letters if not re.match(rf"[{language.letters}\u00c0-\u024f]", letter)]
-    if len(letters) >= _PROSE and len(strange) > 0.3 * len(letters):
+    letters = len(_LETTER.findall(sentence))
+    strange = len(_strange_letters(language.letters).findall(sentence))
+    if letters >= _PROSE and strange > 0.3 * letters:
         return True
     said = words(sentence)
     own = sum(word in language.function_words for word in said)
-    other = sum(word in language.foreign_words and word not in language.function_words for word in said)
-    return len(said) >= _PROSE - 2 and other >= 2 and other > own
+    other = _foreign_words(sentence, language)
+    return len(said) >= _PROSE - 2 and other >= _FOREIGN and other > own
+
+
+def _foreign_words(text: str, language: Language) -> int:
+    return sum(word in language.foreign_words and word not in language.function_words for word in words(text))
+
+
+@lru_cache(maxsize=8)
+def _strange_letters(own: str) -> re.Pattern[str]:
+    """Those of another script than that of this character class."""
+    return re.compile(rf"[^\W\d_{own}\u00c0-\u024f]")
 
 
 def refuses(text: str, task: DiagnosisTask) -> bool:

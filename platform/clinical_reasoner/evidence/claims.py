@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from clinical_reasoner.evidence.description import NUMBER, Evidence
+from clinical_reasoner.evidence.description import Evidence
+from clinical_reasoner.evidence.fields import stated_fields
 from clinical_reasoner.evidence.grades import graded_findings
-from clinical_reasoner.evidence.language import any_of, load_language, phrase_source, plain_text
+from clinical_reasoner.evidence.language import any_of, load_language, plain_text
 from clinical_reasoner.evidence.lexicon import Token, lexicon
 from clinical_reasoner.evidence.scope import Span, inside, supposed_spans
-from clinical_reasoner.task import DiagnosisTask, NumberField
+from clinical_reasoner.task import DiagnosisTask
 
 Verdict = Literal["supported", "contradicted", "not_in_evidence"]
 
@@ -95,67 +96,35 @@ def _finding_claims(tokens: Sequence[Token], supposed: Sequence[Span], task: Dia
 
 
 def _field_claims(text: str, supposed: Sequence[Span], task: DiagnosisTask) -> Iterator[Claim]:
-    """One stretch of text gives at most one claim per field: that of the longest wording."""
-    before, after = _bounds(task)
-    for field, patterns in _field_patterns(task).items():
-        found = [(match, value) for pattern, value in patterns for match in pattern.finditer(text)]
-        found.sort(key=lambda one: (one[0].start() - one[0].end(), one[0].start()))
-        taken: list[Span] = []
-        for match, value in found:
-            start, end = match.span()
-            if any(start < last and first < end for first, last in taken):
-                continue
-            taken.append((start, end))
-            if value is None and (before.search(text, 0, match.start(1)) or after.match(text, end)):
-                continue
-            owned = _owner(task).search(text, 0, start) or _owner(task).fullmatch(f"{match.group()} ")
-            if owned or not inside(start, supposed):
-                yield _claim(field, [match.group(1)] if value is None else value.split("|"), start, end)
+    for field, (match, value) in stated_fields(text, task):
+        if value is None and _is_bound(match, text, task):
+            continue
+        if not inside(match.start(), supposed) or _is_owned(match, text, task):
+            yield _claim(field, [match.group(1)] if value is None else value.split("|"), *match.span())
+
+
+def _is_bound(match: re.Match[str], text: str, task: DiagnosisTask) -> bool:
+    """Whether the number is a limit or a range, by what stands before it or behind its wording."""
+    before, after, reach = _bounds(task)
+    number = match.start(1)
+    return bool(before.search(text, max(0, number - reach), number) or after.match(text, match.end()))
 
 
 @lru_cache(maxsize=8)
-def _field_patterns(task: DiagnosisTask) -> dict[str, tuple[tuple[re.Pattern[str], str | None], ...]]:
-    """Field -> (pattern, value or None where the pattern captures it)."""
-    patterns: dict[str, tuple[tuple[re.Pattern[str], str | None], ...]] = {}
-    for field in task.fields:
-        if isinstance(field, NumberField):
-            clauses: list[tuple[str, str | None]] = [
-                (clause, None) for clause in (field.clause, field.open_clause) if clause
-            ]
-            mentions: list[tuple[str, str | None]] = [(phrase, None) for phrase in field.mentions]
-        else:
-            clauses = [(clause, value) for value, clause in field.clauses.items()]
-            mentions = [(phrase, value) for value, group in field.mentions.items() for phrase in group]
-        patterns[field.name] = (
-            *((_pattern(re.escape(clause).replace(r"\{value\}", NUMBER)), value) for clause, value in clauses),
-            *(
-                (_pattern(_respelled(phrase_source(phrase, {"value": NUMBER}), task)), value)
-                for phrase, value in mentions
-            ),
-        )
-    return patterns
-
-
-def _pattern(source: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<![\w.]){source}(?!\w|\.\d)", re.IGNORECASE)
-
-
-def _respelled(source: str, task: DiagnosisTask) -> str:
-    for word, others in task.spellings.items():
-        source = source.replace(re.escape(word), f"(?:{any_of([word, *others])})")
-    return source
-
-
-@lru_cache(maxsize=8)
-def _bounds(task: DiagnosisTask) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """What makes a number a limit: before it, and after its wording."""
+def _bounds(task: DiagnosisTask) -> tuple[re.Pattern[str], re.Pattern[str], int]:
+    """What makes a number a limit: before it, and after its wording; and how many characters the former can have."""
     language = load_language(task.language)
     before = re.compile(rf"(?:(?<!\w)(?:{any_of(language.bounds_before)})) ?$", re.IGNORECASE)
     after = re.compile(rf" ?(?:(?:{any_of(language.bounds_after)})\b|[-\u2013] ?\d)", re.IGNORECASE)
-    return before, after
+    return before, after, max(map(len, language.bounds_before), default=0) + 1
+
+
+def _is_owned(match: re.Match[str], text: str, task: DiagnosisTask) -> bool:
+    """Whether a word before or within the claim says that it is the patient's."""
+    owner = _owner(task)
+    return bool(owner.search(text, 0, match.start()) or owner.fullmatch(f"{match.group()} "))
 
 
 @lru_cache(maxsize=8)
 def _owner(task: DiagnosisTask) -> re.Pattern[str]:
-    """The word before a claim that says it is the patient's."""
     return re.compile(rf"\b(?:{any_of(load_language(task.language).owners)}) $", re.IGNORECASE)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import floor
 
+from clinical_reasoner.evidence.language import any_of
 from clinical_reasoner.records import PatientRow
 from clinical_reasoner.task import ChoiceField, DiagnosisTask, NumberField, TaskError
 
@@ -101,22 +103,14 @@ def parse_description(text: str, task: DiagnosisTask) -> Evidence:
     """Evidence stated in a description. Text in other words than the task's clauses is passed over."""
     body = without_question(text, task)
     fields: dict[str, str] = {}
-    for field in task.fields:
-        if isinstance(field, NumberField):
-            for clause, mark in ((field.clause, ""), (field.open_clause, "+")):
-                found = clause and re.search(rf"\b{_pattern(clause)}(?=[\s,.]|$)", body)
-                if found:
-                    fields[field.name] = found.group(1) + mark
-        else:
-            for value, clause in field.clauses.items():
-                if re.search(rf"\b{re.escape(clause)}(?=[\s,.]|$)", body):
-                    fields[field.name] = value
-    grades: dict[str, str] = {}
-    by_grade = "|".join(re.escape(name) for name in task.grade_names)
-    for finding in task.findings:
-        found = re.search(rf"(?m)^[-*\s]*({by_grade}) {re.escape(finding.term)}\.?\s*$", body)
+    for written in _written_fields(task):
+        found = written.pattern.search(body) if written.beginning in body else None
         if found:
-            grades[finding.name] = found.group(1)
+            fields[written.field] = "".join(found.groups()) + written.value
+    said: dict[str, str] = {}
+    for statement in _statement(task).finditer(body):
+        said.setdefault(statement["term"], statement["grade"])
+    grades = {finding.name: said[finding.term] for finding in task.findings if finding.term in said}
     return Evidence(fields, grades)
 
 
@@ -156,5 +150,39 @@ def _clause(field: NumberField | ChoiceField, value: str) -> str:
     return field.clause.replace("{value}", value)
 
 
-def _pattern(clause: str) -> str:
+@dataclass(frozen=True)
+class _WrittenField:
+    """A clause as a pattern."""
+
+    field: str
+    value: str
+    """What it says of a choice; behind a number its mark."""
+    beginning: str
+    """Without these words in a text, the pattern finds nothing."""
+    pattern: re.Pattern[str]
+
+
+@lru_cache(maxsize=8)
+def _written_fields(task: DiagnosisTask) -> tuple[_WrittenField, ...]:
+    """In their order: of several clauses about a field, the last one counts."""
+    written = []
+    for field in task.fields:
+        if isinstance(field, NumberField):
+            values = {"": field.clause} | ({"+": field.open_clause} if field.open_clause else {})
+        else:
+            values = field.clauses
+        for value, clause in values.items():
+            pattern = re.compile(rf"\b{_source(clause)}(?=[\s,.]|$)")
+            written.append(_WrittenField(field.name, value, clause.partition("{value}")[0], pattern))
+    return tuple(written)
+
+
+@lru_cache(maxsize=8)
+def _statement(task: DiagnosisTask) -> re.Pattern[str]:
+    """Of a graded finding, on a line of its own."""
+    grades, terms = any_of(task.grade_names), any_of(finding.term for finding in task.findings)
+    return re.compile(rf"(?m)^[-*\s]*(?P<grade>{grades}) (?P<term>{terms})\.?\s*$")
+
+
+def _source(clause: str) -> str:
     return re.escape(clause).replace(re.escape("{value}"), NUMBER)

@@ -126,32 +126,33 @@ _MARKS = {"[": "(?:", "]": ")?", "]*": "){0,4}", "(": "(?:", ")": ")", "|": "|"}
 
 def any_phrase(phrases: Iterable[str], slots: Mapping[str, str] = {}) -> re.Pattern[str]:
     """Finds any of these phrases, as whole words."""
-    return re.compile("|".join(rf"(?<!\w){phrase_source(phrase, slots)}(?!\w)" for phrase in phrases), re.IGNORECASE)
+    sources = "|".join(phrase_source(phrase, slots) for phrase in phrases)
+    return re.compile(rf"(?<!\w)(?:{sources})(?!\w)", re.IGNORECASE)
 
 
 def any_of(words: Iterable[str]) -> str:
-    """Source of an alternation, longest word first."""
-    return "|".join(re.escape(word) for word in sorted(set(words), key=lambda word: (-len(word), word)))
-
-
-def guarded(phrase: str) -> str:
-    """Source of a phrase that is no part of a longer word, where it begins or ends with a letter."""
-    before = r"(?<!\w)" if phrase[0].isalnum() else ""
-    after = r"(?!\w)" if phrase[-1].isalnum() else ""
-    return f"{before}{re.escape(phrase)}{after}"
+    """Source that finds any of these words, the longest first: a tree by letters, so that few are tried."""
+    return _tree_source(_tree((word, "") for word in words))
 
 
 def longest_of(phrases: Iterable[str]) -> str:
-    """Source that finds the longest of many phrases, as whole words: a tree by letters, so that few are tried."""
-    trees: dict[bool, dict[str, Any]] = {True: {}, False: {}}
+    """Source that finds the longest of many phrases, as whole words where they begin and end with a letter."""
+    guards: dict[str, list[tuple[str, str]]] = {r"(?<!\w)": [], "": []}
     for phrase in phrases:
-        node = trees[phrase[0].isalnum()]
+        before = r"(?<!\w)" if phrase[0].isalnum() else ""
+        guards[before].append((phrase, r"(?!\w)" if phrase[-1].isalnum() else ""))
+    return "|".join(f"{before}{_tree_source(_tree(ends))}" for before, ends in guards.items() if ends)
+
+
+def _tree(phrases: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Letter -> tree of what follows it; under the empty text, what stands behind a phrase that ends there."""
+    root: dict[str, Any] = {}
+    for phrase, behind in phrases:
+        node = root
         for letter in phrase:
             node = node.setdefault(letter, {})
-        node[""] = r"(?!\w)" if phrase[-1].isalnum() else ""
-    return "|".join(
-        f"{before}{_tree_source(tree)}" for tree, before in ((trees[True], r"(?<!\w)"), (trees[False], "")) if tree
-    )
+        node[""] = behind
+    return root
 
 
 def _tree_source(node: dict[str, Any]) -> str:

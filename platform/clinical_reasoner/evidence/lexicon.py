@@ -6,9 +6,10 @@ Patterns over these letters are then the grammar, so that what a sentence may lo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from clinical_reasoner.evidence.language import Language, label_mentions, load_language, longest_of
 from clinical_reasoner.task import DiagnosisTask
@@ -21,8 +22,7 @@ _PLAIN = re.compile(r"(?!.*\b(?:of|relative|with|or|and)\b)[\w-]+(?: [\w-]+)*")
 _OF = re.compile(r"^.+? of (?:the )?")
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(NamedTuple):
     kind: str
     text: str
     """In lower case."""
@@ -46,13 +46,12 @@ class Lexicon:
 
     def tokens(self, text: str) -> list[Token]:
         """All tokens of a text on one line."""
-        return list(self._tokens(text))
-
-    def _tokens(self, text: str) -> Iterator[Token]:
+        tokens = []
         for match in self.pattern.finditer(text):
             found = match.group().lower()
-            kind = self.kinds.get(found, STOP if match["stop"] else OTHER)
-            yield Token(kind, found, *match.span())
+            kind = self.kinds.get(found) or (STOP if match["stop"] else OTHER)
+            tokens.append(Token(kind, found, *match.span()))
+        return tokens
 
 
 @lru_cache(maxsize=8)

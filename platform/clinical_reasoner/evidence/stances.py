@@ -9,7 +9,14 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Literal
 
-from clinical_reasoner.evidence.language import any_of, any_phrase, guarded, label_mentions, load_language, plain_text
+from clinical_reasoner.evidence.language import (
+    any_of,
+    any_phrase,
+    label_mentions,
+    load_language,
+    longest_of,
+    plain_text,
+)
 from clinical_reasoner.task import DiagnosisTask
 
 Side = Literal["rejects", "argues", "supports"]
@@ -46,6 +53,8 @@ def stances(text: str, task: DiagnosisTask) -> tuple[Stance, ...]:
     patterns = _patterns(task)
     found: list[Stance] = []
     for number, sentence in enumerate(_SENTENCE.finditer(plain_text(text))):
+        if not patterns.mention.search(sentence.group()):
+            continue
         start = sentence.start()
         for clause in _clauses(sentence.group(), patterns):
             found += _of_clause(clause, number, start, patterns)
@@ -61,7 +70,7 @@ def labels_named_after(text: str, sentence: int, task: DiagnosisTask) -> set[str
         label
         for number, part in enumerate(_SENTENCE.finditer(plain_text(text)))
         if number > sentence and not patterns.if_words.search(part.group())
-        for label in (patterns.labels[name.group().lower()] for name in patterns.mention.finditer(part.group()))
+        for label in _names(part, patterns)
         if (label, number) not in against
     }
 
@@ -88,7 +97,9 @@ def _of_clause(clause: str, number: int, start: int, patterns: _Patterns) -> Ite
 
 
 def _names(match: re.Match[str], patterns: _Patterns) -> set[str]:
-    return {patterns.labels[name.group().lower()] for name in patterns.mention.finditer(match.group())}
+    named = (name.group().casefold() for name in patterns.mention.finditer(match.group()))
+    # A pattern takes letters for one another that folding does not, such as a dotted I.
+    return {patterns.labels[name] for name in named if name in patterns.labels}
 
 
 @lru_cache(maxsize=8)
@@ -103,7 +114,7 @@ def _patterns(task: DiagnosisTask) -> _Patterns:
             ("supports", any_phrase(language.supports, slots)),
         ),
         mention=_words(labels),
-        clause=re.compile("|".join(map(guarded, language.clause_starts)), re.IGNORECASE),
+        clause=re.compile(longest_of(language.clause_starts), re.IGNORECASE),
         if_words=_words(language.if_words, before=r"(?<!\bI )(?<!\bwe )"),
         conceding=_words(language.conceding, after=r"[^,]*$"),
         alone=_words(language.alone),

@@ -20,6 +20,8 @@ _ANSWER_LINE = re.compile(
 )
 _THINKING = re.compile(r"<think>.*?</think>|\A(?:(?!<think>).)*?</think>", re.DOTALL)
 """Prompts of some models end in `<think>`, so that the text begins within."""
+_THOUGHT = "</think>"
+"""Without it there is nothing to leave out."""
 _WORD = r"(?i:option)\s+"
 _DASHES = "\u2013\u2014-"
 _LETTER_FIRST = re.compile(
@@ -82,7 +84,7 @@ def parse_answer(text: str, ask: Ask, task: DiagnosisTask) -> Answer | ParseFail
 
 def without_thinking(text: str) -> str:
     """The text less its closed `<think>...</think>` parts."""
-    return _THINKING.sub("", text)
+    return _THINKING.sub("", text) if _THOUGHT in text else text
 
 
 def thinking(text: str) -> str | None:
@@ -175,7 +177,9 @@ def option_probabilities(
 
 def _option_place(tokens: TokenLogprobs, task: DiagnosisTask, which: int) -> int | None:
     """Index of the token with the option letter of this answer line."""
-    text = _THINKING.sub(lambda thought: " " * len(thought.group()), "".join(token for token, _ in tokens))
+    text = "".join(token for token, _ in tokens)
+    if _THOUGHT in text:
+        text = _THINKING.sub(lambda thought: " " * len(thought.group()), text)
     lines = _answer_lines(_END_MARK.sub("", text), task)
     letter = _letter_place(lines[which]["answer"], task) if lines else None
     if letter is None:

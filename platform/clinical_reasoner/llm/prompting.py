@@ -57,11 +57,10 @@ def render_messages(
     told = ASK_KINDS[ask].told_label
     if (label is not None) != told:
         raise ValueError(f"ask {ask!r} {'needs' if told else 'must not be given'} the known label")
-    messages = [{"role": "system", "content": _block(version, ask, "system", task=task, words=words)}]
+    messages = [{"role": "system", "content": _system(version, ask, task, words)}]
     for exemplar in exemplars:
-        answer = task.answer_text(exemplar.label)
-        messages.append({"role": "user", "content": _user(version, ask, exemplar.description, answer)})
-        messages.append({"role": "assistant", "content": render_answer(ask, exemplar.rationale, exemplar.label, task)})
+        user, assistant = _turns(version, ask, exemplar, task)
+        messages += [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
     answer = task.answer_text(label) if label is not None else ""
     messages.append({"role": "user", "content": _user(version, ask, description, answer)})
     return messages
@@ -102,6 +101,18 @@ def _read_exemplar(path: str, name: str, entry: Any, task: DiagnosisTask) -> Exe
     question = task.question_text()
     description = entry["patient_description"].strip().removesuffix(question).rstrip()
     return Exemplar(f"{description}\n\n{question}", entry["clinical_rationale"].strip(), label, name)
+
+
+@lru_cache(maxsize=32)
+def _system(version: str, ask: Ask, task: DiagnosisTask, words: str | None) -> str:
+    return _block(version, ask, "system", task=task, words=words)
+
+
+@lru_cache(maxsize=256)
+def _turns(version: str, ask: Ask, exemplar: Exemplar, task: DiagnosisTask) -> tuple[str, str]:
+    """An exemplar as its user's and its assistant's turn."""
+    user = _user(version, ask, exemplar.description, task.answer_text(exemplar.label))
+    return user, render_answer(ask, exemplar.rationale, exemplar.label, task)
 
 
 def _user(version: str, ask: Ask, description: str, answer: str) -> str:

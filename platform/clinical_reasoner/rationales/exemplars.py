@@ -43,7 +43,7 @@ class ExemplarChoice:
             # In turn before the cut: as many of each label as there can be.
             others = in_turn(drawn) if self.order == "labels_in_turn" else drawn
         elif self.how == "nearest":
-            evidence = parse_description(description, task)
+            evidence = _evidence(description, task)
             others.sort(key=lambda one: -nearness(evidence, _evidence(one.description, task)))
         return tuple(self._ordered(others[: self.shots]))
 

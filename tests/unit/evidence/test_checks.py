@@ -219,3 +219,10 @@ def test_any_text_can_be_checked(task: DiagnosisTask, text: str, told: bool) -> 
 def test_language_that_there_is_not() -> None:
     with pytest.raises(TaskError, match="'xx': no such file among the languages; there are: en"):
         load_language("xx")
+
+
+@pytest.mark.parametrize(
+    "text", ["Alzheimer'\u017f di\u017fea\u017fe is unlikely.", "M\u0130LD COGN\u0130T\u0130VE \u0130MPA\u0130RMENT."]
+)
+def test_letters_that_only_patterns_fold_raise_nothing(text: str, task: DiagnosisTask) -> None:
+    check_text(text, "AD", True, task, LengthBounds())
