@@ -1,11 +1,12 @@
 """A benchmark: this project's path against a plain one, in one run. The last line is JSON with the ratio.
 
-    python jobs/run_benchmark.py generation|ingest|checks [--config FILE] [dotted.key=value ...] [--dry-run]
+    python jobs/run_benchmark.py generation|growth|ingest|checks [--config FILE] [dotted.key=value ...] [--dry-run]
     ray job submit --working-dir . --runtime-env configs/runtime-env.yaml -- \\
         python jobs/run_benchmark.py generation
 
 `generation`: output tokens per second of the rationale stage, three asks about 1,000 patients, against
 `vllm.LLM.generate` on the same prompts; its prefix-cache hit rate; and the time of the three together against apart.
+`growth`: time and peak memory of that stage for 1,000 patients and for 4,000.
 `ingest`: scans per second of the stage `measures` with 2 workers against a plain loop of nibabel and numpy on the same
 phantoms (cohort.patients of them), and how time and memory from a table to findings grow from 10,000 to 100,000 rows.
 `checks`: precision and recall of each check of a rationale on labelled texts; needs no model and no Ray, takes seconds.
@@ -21,9 +22,10 @@ from clinical_reasoner.config.loading import load_from_cli
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.errors import reported
 
-BENCHMARKS = ("checks", "generation", "ingest")
+BENCHMARKS = ("checks", "generation", "growth", "ingest")
 DEMO = ["--config", "configs/demo.yaml"]
-DEFAULTS = {"generation": [*DEMO, "cohort.patients=1000", "cohort.phantoms=null", "imaging.slices=false"]}
+THOUSAND = [*DEMO, "cohort.patients=1000", "cohort.phantoms=null", "imaging.slices=false"]
+DEFAULTS = {"generation": THOUSAND, "growth": THOUSAND}
 
 
 def main() -> None:

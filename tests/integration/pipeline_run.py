@@ -19,8 +19,6 @@ OVERRIDES = (
     "rationales.rows_per_block=10",
     # Few rows at a time, so that there is a middle in which to be killed.
     "teacher.engine.max_num_seqs=16",
-    "teacher.engine.batch_size=8",
-    "teacher.engine.concurrent_batches=2",
     "student.epochs.label_only=2",
     "student.epochs.rationale_then_label=2",
     "evaluation.resamples=200",
@@ -59,4 +57,4 @@ def descendants(pid: int) -> list[Any]:
 
 
 def generated_rows(path: Path) -> int:
-    return sum(pq.read_metadata(file).num_rows for file in path.glob("work/rationales-*/generated/*.parquet"))
+    return sum(pq.read_metadata(file).num_rows for file in path.glob("work/rationales-*/*/generated/*.parquet"))

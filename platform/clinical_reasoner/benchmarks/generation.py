@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clinical_reasoner.benchmarks.processes import in_own_process
 from clinical_reasoner.benchmarks.scraping import PrefixCache
@@ -35,7 +36,8 @@ from clinical_reasoner.runs import RunFolder
 from clinical_reasoner.task import load_task
 
 THREE: tuple[Ask, ...] = ("rationalize", "diagnose", "direct")
-_TIMED = RATIONALES.append(pa.field("finished_at", pa.float64())).append(pa.field("engine_seconds", pa.float64()))
+_CLOCKS = pa.schema([("finished_at", pa.float64()), ("engine_seconds", pa.float64()), ("output_tokens", pa.int64())])
+_TIMED = pa.schema([*RATIONALES, *list(_CLOCKS)[:2]])
 
 
 @dataclass(frozen=True)
@@ -66,14 +68,14 @@ def benchmark_generation(config: PipelineConfig) -> dict[str, Any]:
     """Three asks about every patient of the configured cohort, in run folders of their own."""
     with tempfile.TemporaryDirectory() as folder:
         configs = {
-            asks: _in_folder(config, f"{folder}/{'-'.join(asks)}") for asks in [THREE, *((ask,) for ask in THREE)]
+            asks: in_folder(config, f"{folder}/{'-'.join(asks)}") for asks in [THREE, *((ask,) for ask in THREE)]
         }
         for one in configs.values():
-            _prepare(one)
+            prepare(one)
         plain = [in_own_process(_generate_plainly, configs[THREE])]
-        together = _told("three asks together", in_own_process(_run_stage, configs[THREE], THREE))
+        together = _told("three asks together", in_own_process(run_stage, configs[THREE], THREE))
         plain.append(in_own_process(_generate_plainly, configs[THREE]))
-        apart = [_told(ask, in_own_process(_run_stage, configs[ask,], (ask,))) for ask in THREE]
+        apart = [_told(ask, in_own_process(run_stage, configs[ask,], (ask,))) for ask in THREE]
     separate_s = sum(one.seconds for one in apart)
     return {
         "benchmark": "generation",
@@ -88,7 +90,8 @@ def benchmark_generation(config: PipelineConfig) -> dict[str, Any]:
     }
 
 
-def _in_folder(config: PipelineConfig, path: str) -> PipelineConfig:
+def in_folder(config: PipelineConfig, path: str) -> PipelineConfig:
+    """The same run in another folder."""
     return config.model_copy(update={"run": config.run.model_copy(update={"path": path})})
 
 
@@ -97,7 +100,8 @@ def _told(name: str, run: StageRun) -> StageRun:
     return run
 
 
-def _prepare(config: PipelineConfig) -> None:
+def prepare(config: PipelineConfig) -> None:
+    """Findings, which every run of the stage reads."""
     run = RunFolder(config.run.path)
     for make in (make_patients, make_measures, make_findings):
         make(config, run)
@@ -109,7 +113,8 @@ def _asks(config: PipelineConfig, asks: tuple[Ask, ...]) -> Any:
     return make_asks(visits, splits, config.teacher.model, seed=config.teacher.sampling.seed)
 
 
-def _run_stage(config: PipelineConfig, asks: tuple[Ask, ...]) -> StageRun:
+def run_stage(config: PipelineConfig, asks: tuple[Ask, ...]) -> StageRun:
+    """These asks about every patient, from start-up to the written table."""
     started = time.perf_counter()
     run, task = RunFolder(config.run.path), load_task(config.task.file)
     renderer = teacher_renderer(config, task)
@@ -123,9 +128,10 @@ def _run_stage(config: PipelineConfig, asks: tuple[Ask, ...]) -> StageRun:
             for row in rows:
                 writer.add(row)
     seconds = time.perf_counter() - started
-    table = run.read_table("rationales", _TIMED).to_pylist()
-    steady = max(row["finished_at"] for row in table) - min(row["finished_at"] - row["engine_seconds"] for row in table)
-    return StageRun(seconds, sum(row["output_tokens"] for row in table) / steady, len(table), cache.hit_rate())
+    table = run.read_table("rationales", _CLOCKS)
+    begun = pc.min(pc.subtract(table["finished_at"], table["engine_seconds"])).as_py()
+    steady = pc.max(table["finished_at"]).as_py() - begun
+    return StageRun(seconds, pc.sum(table["output_tokens"]).as_py() / steady, table.num_rows, cache.hit_rate())
 
 
 def _generate_plainly(config: PipelineConfig) -> float:
