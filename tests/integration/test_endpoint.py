@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
+from clinical_reasoner.records import RATIONALES
 from clinical_reasoner.runs import RunFolder
 from tests.integration.pipeline_run import ROOT, environment
 
@@ -191,6 +192,34 @@ def test_other_failures_are_problems_too(endpoint: Endpoint, method: str, path: 
     assert response.json()["status"] == status
     if status == 422:
         assert response.json()["errors"] == [{"field": "(body)", "message": "not valid JSON"}]
+
+
+def test_a_batch_asks_the_teacher_that_the_endpoint_runs(endpoint: Endpoint, tmp_path: Path) -> None:
+    """The stage joins the endpoint's cluster, and starts no engine of its own."""
+    command = [sys.executable, "jobs/generate_rationales.py", "--config", "configs/demo.yaml", f"run.path={tmp_path}"]
+    command += ["cohort.patients=40", "cohort.phantoms=null", "imaging.slices=false", "evidence.fewest_controls=5"]
+    command += ["rationales.asks={rationalize: [train], diagnose: [test], direct: [test]}"]
+    command += ["teacher.model=teacher", "teacher.deployment.name=engine-LLMServer:teacher"]
+    shell = {**environment(), "RAY_TMPDIR": str(endpoint.ray), "RAY_ADDRESS": "auto"}
+    done = subprocess.run(command, cwd=ROOT, env=shell, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    rows = RunFolder(str(tmp_path)).read_table("rationales", RATIONALES).to_pylist()
+    assert {row["model"] for row in rows} == {"teacher"}
+    assert {row["ask"] for row in rows} == {"rationalize", "diagnose", "direct"}
+    assert sum(row["rationale"] is not None or row["predicted"] is not None for row in rows) >= 0.95 * len(rows)
+    told = [row for row in rows if row["ask"] != "rationalize" and row["predicted"]]
+    assert all(sum(row["probabilities"]) == pytest.approx(1) for row in told)
+    assert endpoint.client.get("/healthz").status_code == 200, "the endpoint goes on"
+
+
+def test_a_deployment_that_does_not_run_is_said_before(endpoint: Endpoint, tmp_path: Path) -> None:
+    command = [sys.executable, "jobs/generate_rationales.py", "--config", "configs/demo.yaml", f"run.path={tmp_path}"]
+    command += ["cohort.patients=40", "cohort.phantoms=null", "imaging.slices=false", "evidence.fewest_controls=5"]
+    command += ["teacher.model=teacher", "teacher.deployment.name=nothing"]
+    shell = {**environment(), "RAY_TMPDIR": str(endpoint.ray), "RAY_ADDRESS": "auto"}
+    done = subprocess.run(command, cwd=ROOT, env=shell, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 2, done.stderr[-3000:]
+    assert "teacher.deployment.name 'nothing'" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_no_patient_text_in_any_log_and_a_clean_stop(endpoint: Endpoint) -> None:
