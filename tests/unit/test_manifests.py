@@ -1,60 +1,60 @@
-"""The manifests agree with the code: pinned Ray, existing jobs, configs that load."""
+"""The identity that decides whether a stage is skipped, and how a changed one is told."""
 
 from __future__ import annotations
 
-import re
-import shlex
-from pathlib import Path
 from typing import Any
 
-import yaml
+import pytest
 
-from clinical_reasoner.config.loading import load_config, parse_cli
-from clinical_reasoner.config.pipeline import PipelineConfig
+from clinical_reasoner.manifests import Manifest, difference, identity
 
-ROOT = Path(__file__).parents[2]
-MANIFESTS = sorted((ROOT / "k8s").rglob("*.yaml"))
-
-
-def objects(kind: str) -> list[dict[str, Any]]:
-    found = [entry for file in MANIFESTS for entry in yaml.safe_load_all(file.read_text()) if entry["kind"] == kind]
-    assert found, f"no {kind} in k8s/"
-    return found
+SETTINGS: dict[str, Any] = {"cohort": {"size": 100, "kind": "synthetic"}, "seed": 1}
+INPUTS = {"findings": "f1"}
 
 
-def test_ray_version_is_the_pinned_one() -> None:
-    pin = re.search(r"(?m)^ray==(\S+)", (ROOT / "constraints-cpu.txt").read_text())
-    assert pin
-    for job in objects("RayJob"):
-        assert job["spec"]["rayClusterSpec"]["rayVersion"] == pin.group(1)
+def test_identity_depends_on_content_only() -> None:
+    same = identity("a", {"x": 1, "y": [1, 2]}, {"u": "1", "v": "2"})
+    assert same == identity("a", {"y": (1, 2), "x": 1}, {"v": "2", "u": "1"})
+    assert len(same) == 64
+    others = [
+        identity("b", {"x": 1, "y": [1, 2]}, {"u": "1", "v": "2"}),
+        identity("a", {"x": 1, "y": [2, 1]}, {"u": "1", "v": "2"}),
+        identity("a", {"x": 1, "y": [1, 2]}, {"u": "1", "v": "3"}),
+    ]
+    assert len({same, *others}) == 4
 
 
-def test_entrypoints_load_their_config() -> None:
-    for job in objects("RayJob"):
-        python, script, *arguments = shlex.split(job["spec"]["entrypoint"])
-        assert python == "python"
-        assert (ROOT / script).is_file()
-        cli = parse_cli(arguments, "")
-        load_config(PipelineConfig, ROOT / cli.config, cli.overrides)
-
-
-def test_kustomization_names_every_file() -> None:
-    base = ROOT / "k8s" / "base"
-    named = set(yaml.safe_load((base / "kustomization.yaml").read_text())["resources"])
-    assert named == {file.name for file in base.glob("*.yaml")} - {"kustomization.yaml"}
-
-
-def test_head_takes_no_work() -> None:
-    for job in objects("RayJob"):
-        assert job["spec"]["rayClusterSpec"]["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
-
-
-def test_pods_can_write_to_the_claim_that_is_shipped() -> None:
-    claims = {claim["metadata"]["name"]: claim["spec"]["accessModes"] for claim in objects("PersistentVolumeClaim")}
-    for job in objects("RayJob"):
-        cluster = job["spec"]["rayClusterSpec"]
-        for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
-            pod = group["template"]["spec"]
-            assert pod["securityContext"]["fsGroup"] == pod["containers"][0]["securityContext"]["runAsUser"]
-            for volume in pod["volumes"]:
-                assert claims[volume["persistentVolumeClaim"]["claimName"]] == ["ReadWriteMany"]
+@pytest.mark.parametrize(
+    ("settings", "inputs", "told"),
+    [
+        ({**SETTINGS, "seed": 2}, INPUTS, "with other settings (seed: 1 -> 2)"),
+        (
+            {"cohort": {"size": 100, "sites": ("A",)}, "seed": 1},
+            INPUTS,
+            'with other settings (cohort.kind: "synthetic" -> (not set), cohort.sites: (not set) -> ["A"])',
+        ),
+        ({**SETTINGS, "cohort": {}}, INPUTS, "cohort: (not set) -> {}"),
+        (SETTINGS, {"findings": "f2"}, "from other inputs (changed upstream: 'findings')"),
+        (SETTINGS, {"slices": "s1"}, "from other inputs (changed upstream: 'findings', 'slices')"),
+        (
+            {**SETTINGS, "seed": 2},
+            {"findings": "f2"},
+            "with other settings (seed: 1 -> 2) and from other inputs (changed upstream: 'findings')",
+        ),
+        (SETTINGS, INPUTS, "under another identity"),
+    ],
+)
+def test_difference_names_what_changed(settings: dict[str, Any], inputs: dict[str, str], told: str) -> None:
+    found = Manifest(
+        stage="rationales",
+        identity="of another version",
+        settings=SETTINGS,
+        inputs=INPUTS,
+        rows_in=1,
+        rows_out=1,
+        rows_rejected=0,
+        created="2026-01-01T00:00:00+00:00",
+        version="0",
+        seconds=0,
+    )
+    assert told in difference(found, settings, inputs)

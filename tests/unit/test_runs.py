@@ -12,8 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import BaseModel
 
-from clinical_reasoner import __version__
+from clinical_reasoner import __version__, runs
 from clinical_reasoner.manifests import identity
 from clinical_reasoner.runs import Manifest, RunError, RunFolder
 from clinical_reasoner.storage import JOB_VARIABLE, filesystem
@@ -36,18 +37,6 @@ def finish(run: RunFolder, stage: str = "patients", **changes: Any) -> Manifest:
 
 def files(folder: Path) -> list[str]:
     return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
-
-
-def test_identity_depends_on_content_only() -> None:
-    same = identity("a", {"x": 1, "y": [1, 2]}, {"u": "1", "v": "2"})
-    assert same == identity("a", {"y": (1, 2), "x": 1}, {"v": "2", "u": "1"})
-    assert len(same) == 64
-    others = [
-        identity("b", {"x": 1, "y": [1, 2]}, {"u": "1", "v": "2"}),
-        identity("a", {"x": 1, "y": [2, 1]}, {"u": "1", "v": "2"}),
-        identity("a", {"x": 1, "y": [1, 2]}, {"u": "1", "v": "3"}),
-    ]
-    assert len({same, *others}) == 4
 
 
 def test_finished_stage_is_skipped_also_from_a_new_handle(tmp_path: Path) -> None:
@@ -269,6 +258,45 @@ def test_work_of_a_stage_goes_whatever_its_settings_were(tmp_path: Path) -> None
         "work/students/ab-1",
     ]
     run.clear_work("patients")  # that has none
+
+
+class Person(BaseModel):
+    patient_id: str
+    age_years: float | None = None
+
+
+def test_rows_one_by_one_are_models_or_mappings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "ROWS_TOGETHER", 2)
+    run = RunFolder(str(tmp_path))
+    rows = [Person(patient_id="p1", age_years=70), {"patient_id": "p2", "age_years": None}, Person(patient_id="p3")]
+    with run.table_writer("patients", TABLE.schema) as writer:
+        for row in rows:
+            writer.add(row)
+        assert not run.exists("patients/part-00000.parquet"), "nothing stands before its end"
+    assert writer.rows == 3
+    assert run.read_table("patients").to_pylist() == [
+        {"patient_id": "p1", "age_years": 70.0},
+        {"patient_id": "p2", "age_years": None},
+        {"patient_id": "p3", "age_years": None},
+    ]
+    with pytest.raises(RunError, match="lost"), run.table_writer("patients", TABLE.schema) as writer:
+        writer.add({"patient_id": "p9", "age_years": 1.0})
+        raise RunError("lost")
+    assert run.read_table("patients").num_rows == 3, "the old table stands"
+
+
+def test_parts_are_the_parquet_files_of_a_folder_finished_or_not(tmp_path: Path) -> None:
+    run = RunFolder(str(tmp_path))
+    assert run.parts("work/w") == []
+    for name in ("b.parquet", "a.parquet", ".c.parquet.tmp", "notes.txt", "deeper/d.parquet"):
+        run.write_bytes(f"work/w/{name}", b"half a file")
+    pq.write_table(TABLE, tmp_path / "work/w/a.parquet")
+    assert run.parts("work/w") == [f"{run.path}/work/w/{name}" for name in ("a.parquet", "b.parquet")]
+    with run.parquet(run.parts("work/w")[0]) as file:
+        assert file.metadata.num_rows == 2
+        assert file.read(["age_years"]).to_pylist() == [{"age_years": 70.0}, {"age_years": None}]
+    with pytest.raises(pa.ArrowInvalid), run.parquet(run.parts("work/w")[1]):
+        pass
 
 
 def test_submitted_job_needs_a_run_folder_that_outlives_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,18 +120,20 @@ def failure_kind(error: Exception) -> str:
 
 def read_completion(reply: dict[str, Any]) -> Generation:
     """A chat completion. One without a choice, or with none of the fields, is a failure. Thinking that the server has
-    kept apart stands before the text, as the model wrote it."""
+    kept apart stands before the text, as the model wrote it: without an end where it was cut."""
     try:
         choice, usage = reply["choices"][0], reply.get("usage") or {}
         message = choice["message"]
+        text, cut = message["content"] or "", choice["finish_reason"] == "length"
         thought = message.get("reasoning_content") or message.get("reasoning") or ""
+        end = "" if cut and not text else "</think>"
         return Generation(
-            text=(f"<think>{thought}</think>" if thought else "") + (message["content"] or ""),
+            text=(f"<think>{thought}{end}" if thought else "") + text,
             tokens=_tokens(choice.get("logprobs")),
             prompt_tokens=usage.get("prompt_tokens") or 0,
             output_tokens=usage.get("completion_tokens") or 0,
             error=None,
-            cut=choice["finish_reason"] == "length",
+            cut=cut,
         )
     except (AttributeError, IndexError, KeyError, TypeError):
         return failed(INVALID)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from clinical_reasoner.llm.answers import TokenLogprobs
 from clinical_reasoner.llm.generation import Generation, Model, Row, Steps, failed
 
 ENGINE_ERROR = "__inference_error__"
+_ERROR_CLASS = re.compile(r"(?:RayTaskError\()?(\w{1,60})")
 
 
 def build_batch_processor(steps: Steps) -> Any:
@@ -96,8 +98,9 @@ def read_generation(row: Row, model: Model) -> Generation:
 
 
 def read_error(error: str) -> Generation:
-    """The first word of a stage's error is the exception's class."""
-    return failed(error.split(":")[0].split("(")[0].strip()[:60] or "error", error)
+    """The first word of a stage's error is the exception's class; one from another process stands in brackets."""
+    kind = _ERROR_CLASS.match(error)
+    return failed(kind[1] if kind else "error", error)
 
 
 def _tokens(ids: Sequence[int] | None, logprobs: Sequence[dict[Any, dict[str, Any]]] | None) -> TokenLogprobs:

@@ -18,7 +18,7 @@ FAILURE = "engine_failure"
 PLACE = "place"
 """Column of a prompt and of its generated row: number of the prompt, from 0."""
 TOO_LONG = "prompt longer than the context"
-_TOO_LONG = re.compile(r"maximum (?:model|context) length|context (?:length|window)", re.IGNORECASE)
+_TOO_LONG = re.compile(r"maximum model length|context[ _](?:length|size|window)", re.IGNORECASE)
 _FINAL = re.compile(rf"{TOO_LONG}|\w*(?:Value|Type|Validation)Error|.* (?:400|413|422)")
 
 

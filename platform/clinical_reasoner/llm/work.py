@@ -65,7 +65,7 @@ class Work:
 
     def in_order(self, total: int, again: Work | None) -> Iterator[Row]:
         """The generated rows in the order of their prompts, those of `again` in place of the ones that failed. Only the
-        rows of blocks that overtook others are in memory. Raises RunError when a row is double or missing."""
+        rows of blocks that overtook others are in memory. Raises RunError when a row is missing, double or of no prompt."""
         parts = [*_places(self, replaced=again is not None), *(_places(again, replaced=False) if again else [])]
         waiting: dict[int, Row] = {}
         double, due = 0, 0
@@ -75,13 +75,15 @@ class Work:
             for row in rows:
                 if replaced and row[FAILURE] and not is_final(row[FAILURE]):
                     continue
-                double += row[PLACE] < due or row[PLACE] in waiting
-                waiting[row[PLACE]] = row
+                if due <= row[PLACE] < total and row[PLACE] not in waiting:
+                    waiting[row[PLACE]] = row
+                else:
+                    double += 1
             while due in waiting:
                 yield waiting.pop(due)
                 due += 1
-        missing = total - due - len([place for place in waiting if due <= place < total])
-        if double or missing or waiting:
+        missing = total - due - len(waiting)
+        if double or missing:
             raise RunError(
                 f"{self.folder} in the run folder: {double} rows double and {missing} missing; "
                 "remove that folder and start again"

@@ -25,6 +25,8 @@ from clinical_reasoner.stages import Rows, Stage, file_fingerprint, model_finger
 from clinical_reasoner.task import DiagnosisTask, load_task
 
 RATIONALES_STAGE = "rationales"
+UNANSWERED = f"{RATIONALES_STAGE}/unanswered"
+"""Name of the work on what an earlier run has no answer to; that of the stage itself goes once the stage is finished."""
 
 
 def make_rationales(config: PipelineConfig, run: RunFolder) -> Manifest:
@@ -35,16 +37,21 @@ def make_rationales(config: PipelineConfig, run: RunFolder) -> Manifest:
     task = load_task(config.task.file)
     load_language(task.language)  # one that there is not ends the run here, not in a worker
     asking = _Asking(config, run, task, teacher_renderer(config, task))
-    stage = Stage(RATIONALES_STAGE, {**_settings(config, task), "retries": _retries(run)}, ["findings"])
+    settings = _settings(config, task)
+    stage = Stage(RATIONALES_STAGE, {**settings, "retries": _retries(run)}, ["findings"])
     made = False
 
     def make() -> Rows:
         nonlocal made
         made = True
-        return asking.write(asking.answers(work_folder(run, stage)))
+        # Its work is that of the settings alone: a killed run has lost the manifest with the retries.
+        return asking.write(asking.answers(work_folder(run, replace(stage, settings=settings))))
 
     manifest = run_stage(run, stage, make, overwrite=config.run.overwrite)
-    return manifest if made or not manifest.details["unanswered"] else _ask_again(asking, stage, manifest)
+    if made or not manifest.details["unanswered"]:
+        run.clear_work(UNANSWERED)  # of a run that was killed right after its manifest, or of other settings
+        return manifest
+    return _ask_again(asking, stage, manifest)
 
 
 def teacher_renderer(config: PipelineConfig, task: DiagnosisTask) -> AskRenderer:
@@ -78,7 +85,10 @@ def _identity(teacher: TeacherConfig) -> dict[str, Any]:
 
 def _retries(run: RunFolder) -> int:
     """How often the table on disk had unanswered asks filled in."""
-    manifest = run.manifest(RATIONALES_STAGE)
+    try:
+        manifest = run.manifest(RATIONALES_STAGE)
+    except RunError:  # not of this version: run_stage says so, or makes the table again
+        return 0
     return manifest.settings.get("retries", 0) if manifest else 0
 
 
@@ -91,16 +101,14 @@ class _Asking:
     task: DiagnosisTask
     renderer: AskRenderer
 
-    def answers(self, work: str, only: set[str] | None = None) -> Iterator[Row]:
-        """Rows of all asks, or of those with these ids, one teacher after the other."""
+    def answers(self, work: str) -> Iterator[Row]:
+        """Rows of all asks, one teacher after the other."""
         # All have answered before the table is begun.
-        answered = [
-            self._of_teacher(name, teacher, f"{work}/{number}", only)
-            for number, (name, teacher) in enumerate(self.config.teachers().items())
-        ]
-        return chain.from_iterable(answered)
+        return chain.from_iterable([self.of_teacher(name, work) for name in self.config.teachers()])
 
-    def _of_teacher(self, name: str, teacher: TeacherConfig, work: str, only: set[str] | None) -> Iterator[Row]:
+    def of_teacher(self, name: str, work: str, only: set[str] | None = None) -> Iterator[Row]:
+        """Rows of all asks of a teacher, or of those with these ids."""
+        teacher, number = self.config.teachers()[name], list(self.config.teachers()).index(name)
         settings = self.config.rationales
         asks = make_asks(
             (visit for batch in self.run.batches("findings", FINDINGS) for visit in batch.to_pylist()),
@@ -113,7 +121,7 @@ class _Asking:
         finisher = RationaleFinisher(self.renderer, name, settings.accepted_words)
         return generate(
             self.run,
-            Batch(wanted, ASKS, work, settings.rows_per_block),
+            Batch(wanted, ASKS, f"{work}/{number}", settings.rows_per_block),
             teacher_model(teacher, self.task),
             self.renderer,
             finisher,
@@ -135,22 +143,22 @@ def _ask_again(asking: _Asking, stage: Stage, manifest: Manifest) -> Manifest:
     """Fill in what an earlier run has no answer to. The table has another identity then, as it has other rows; where
     still nothing answers it stays as it is."""
     run, settings = asking.run, {**stage.settings, "retries": stage.settings["retries"] + 1}
-    filled = replace(stage, settings=settings)
     open_ids = {row["row_id"] for row in _rows(run) if is_unanswered(row)}
     print(f"[{stage.name}] {len(open_ids)} asks have no answer yet; asking again", flush=True)
-    try:
-        answers = {row["row_id"]: row for row in asking.answers(work_folder(run, filled), open_ids)}
-    except RunError as error:
-        print(f"[{stage.name}] still no answer: {error}", flush=True)
-        return manifest
-    run.clear_work(stage.name)
-    answered = {row_id: row for row_id, row in answers.items() if not is_unanswered(row)}
+    # Of these very asks: a run that was killed between table and manifest left fewer.
+    work = work_folder(run, Stage(UNANSWERED, {**settings, "asks": sorted(open_ids)}, stage.reads))
+    answered: dict[str, Row] = {}
+    for name in asking.config.teachers():
+        try:
+            rows_of_teacher = asking.of_teacher(name, work, open_ids)
+            answered |= {row["row_id"]: row for row in rows_of_teacher if not is_unanswered(row)}
+        except RunError as error:  # another teacher may answer
+            print(f"[{stage.name}] still no answer: {error}", flush=True)
     if open_ids and not answered:
-        print(f"[{stage.name}] still no answer to any of them", flush=True)
         return manifest
     rows = asking.write(answered.get(row["row_id"], row) for row in _rows(run))
     print(f"[{stage.name}] {len(answered)} answered, {rows.details['unanswered']} still open", flush=True)
-    return run.finish(
+    filled = run.finish(
         stage.name,
         settings=settings,
         inputs=manifest.inputs,
@@ -160,6 +168,8 @@ def _ask_again(asking: _Asking, stage: Stage, manifest: Manifest) -> Manifest:
         seconds=manifest.seconds,
         details=rows.details,
     )
+    run.clear_work(UNANSWERED)
+    return filled
 
 
 def _rows(run: RunFolder) -> Iterator[Row]:

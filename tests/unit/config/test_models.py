@@ -66,7 +66,7 @@ def test_answers_do_not_depend_on_how_fast_an_engine_is() -> None:
     assert small.identity().keys() == {"dtype", "max_model_len", "chat_template_kwargs", "engine_kwargs"}
     teacher = TeacherConfig(model="m", engine=small)
     assert teacher.identity() == TeacherConfig(model="m").identity()
-    assert teacher.identity().keys() == set(TeacherConfig.model_fields) - {"base_url", "endpoint"}
+    assert teacher.identity().keys() == set(TeacherConfig.model_fields) - {"base_url", "endpoint", "deployment"}
     served = TeacherConfig(model="m", base_url="http://127.0.0.1:1/v1")
     patient = served.model_copy(update={"endpoint": EndpointConfig(max_retries=9, timeout_s=1, requests_per_minute=5)})
     assert served.identity() == patient.identity() != TeacherConfig(model="m").identity()

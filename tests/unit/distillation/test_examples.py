@@ -11,7 +11,17 @@ from clinical_reasoner.evidence.description import with_question
 from clinical_reasoner.llm.answers import Answer, parse_answer
 from clinical_reasoner.llm.prompting import render_messages
 from clinical_reasoner.rationales.exemplars import NO_EXEMPLARS
-from clinical_reasoner.records import FINDINGS, RATIONALES, Ask, FindingsRow, RationaleRow, RejectedRow, Split, to_table
+from clinical_reasoner.records import (
+    FINDINGS,
+    RATIONALES,
+    Ask,
+    FindingsRow,
+    RationaleRow,
+    RejectedRow,
+    Selected,
+    Split,
+    to_table,
+)
 from clinical_reasoner.serving import panel
 from clinical_reasoner.task import DiagnosisTask
 
@@ -41,7 +51,7 @@ def rationales_table() -> pa.Table:
         visit_id: str = "bl",
         ask: Ask = "rationalize",
         sample: int = 0,
-        accepted: bool = True,
+        selected: Selected | None = "hinted",
         split: Split = "train",
     ) -> RationaleRow:
         return RationaleRow(
@@ -62,18 +72,19 @@ def rationales_table() -> pa.Table:
             claims_supported=1,
             claims_contradicted=0,
             claims_not_in_evidence=0,
-            accepted=accepted,
+            accepted=selected is not None,
+            selected=selected,
             prompt_tokens=1,
             output_tokens=1,
         )
 
     rows = [
-        one("anna", accepted=False),
+        one("anna", selected=None),
         one("anna", sample=1),
         one("anna", sample=2),
         one("bert", split="test"),
-        one("carl", accepted=False),
-        one("dora", ask="diagnose"),
+        one("carl", selected=None),
+        one("dora", ask="diagnose", selected="reasoned"),
         one("finn", split="validation"),
         one("gina", visit_id="m12"),
     ]
@@ -93,11 +104,15 @@ def test_label_only_keeps_every_visit_of_the_split(task: DiagnosisTask) -> None:
     assert rejected == []
 
 
-def test_rationale_arm_needs_an_accepted_rationale_to_rationalize_of_that_visit(task: DiagnosisTask) -> None:
+def test_rationale_arm_has_the_first_selected_rationale_of_the_visit(task: DiagnosisTask) -> None:
     examples, rejected = made(task, "rationale_then_label")
-    assert [(row["patient_id"], row["visit_id"]) for row in examples.to_pylist()] == [("anna", "bl"), ("gina", "m12")]
-    assert [row.source for row in rejected] == [f"findings row {number}" for number in (3, 4, 5, 6)]
-    assert {(row.stage, row.reason) for row in rejected} == {("students/rationale_then_label", "no accepted rationale")}
+    assert [(row["patient_id"], row["visit_id"]) for row in examples.to_pylist()] == [
+        ("anna", "bl"),
+        ("dora", "bl"),
+        ("gina", "m12"),
+    ]
+    assert [row.source for row in rejected] == [f"findings row {number}" for number in (3, 5, 6)]
+    assert {(row.stage, row.reason) for row in rejected} == {("students/rationale_then_label", "no selected rationale")}
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def answer(ask: Ask, sample: int, predicted: str | None, **given: Any) -> Ration
             "label": "AD",
             "ask": ask,
             "sample": sample,
-            "model": "m",
+            "model": config().teacher.model,
             "prompt_version": "v1",
             "shots": 0,
             "seed": sample,

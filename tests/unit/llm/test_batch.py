@@ -1,122 +1,23 @@
-"""Generation without an engine: its arguments, what is read from its rows, and what a killed run left."""
+"""Generation without an engine: what a killed run left is not asked again, and comes in the order of the prompts."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from clinical_reasoner.cluster import quiet_console
 from clinical_reasoner.config.teacher import EngineConfig, SamplingConfig
-from clinical_reasoner.llm.batch import FAILURE, Batch, generate
-from clinical_reasoner.llm.engine import (
-    ENGINE_ERROR,
-    engine_arguments,
-    engine_environment,
-    read_generation,
-    row_params,
-    sampling_params,
-    worker_bundle,
-)
-from clinical_reasoner.llm.generation import Generation, Model
+from clinical_reasoner.llm.batch import Batch, generate
+from clinical_reasoner.llm.generation import TOO_LONG, Generation, Model, Row
 from clinical_reasoner.llm.prompting import Message
 from clinical_reasoner.runs import RunError, RunFolder
+from tests.unit.llm.written import ANSWERED, ASKED, prompts, work_with
 
-SCHEMA = pa.schema([("row_id", pa.string()), ("text", pa.string())])
 MODEL = Model("m", EngineConfig(), SamplingConfig(), logprobs=5)
-
-
-def test_sampling_is_that_of_the_config_with_candidates() -> None:
-    model = Model("m", EngineConfig(), SamplingConfig(temperature=0.7, top_p=0.9, max_tokens=64, seed=3), logprobs=5)
-    assert sampling_params(model) == {"temperature": 0.7, "top_p": 0.9, "max_tokens": 64, "seed": 3, "logprobs": 5}
-
-
-def test_row_with_a_seed_of_its_own_is_sampled_with_it() -> None:
-    params = sampling_params(MODEL)
-    assert row_params(params, {"row_id": "1", "seed": 77}) == {**params, "seed": 77}
-    assert row_params(params, {"row_id": "1"}) == params
-    assert params["seed"] == 0
-
-
-def test_engine_arguments_of_the_user_win() -> None:
-    arguments = engine_arguments(EngineConfig(max_model_len=1000, engine_kwargs={"tensor_parallel_size": 2}))
-    assert arguments["max_model_len"] == 1000
-    assert arguments["tensor_parallel_size"] == 2
-    assert arguments["enable_prefix_caching"] is True
-    assert engine_arguments(EngineConfig(engine_kwargs={"max_model_len": 77}))["max_model_len"] == 77
-
-
-@pytest.mark.parametrize(
-    ("engine", "source", "bundle", "environment"),
-    [
-        (EngineConfig(kv_cache_gib=2), "org/model", {"CPU": 1.0}, {"VLLM_CPU_KVCACHE_SPACE": "2"}),
-        (
-            EngineConfig(cpus=3),
-            "/models/teacher",
-            {"CPU": 3.0},
-            {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"},
-        ),
-        (EngineConfig(gpus=1), "org/model", {"CPU": 1.0, "GPU": 1.0}, {}),
-    ],
-)
-def test_worker_of_an_engine(
-    engine: EngineConfig, source: str, bundle: dict[str, float], environment: dict[str, str]
-) -> None:
-    assert worker_bundle(engine) == bundle
-    assert engine_environment(engine, source) == environment
-
-
-def candidate(text: str | None, logprob: float) -> dict[str, Any]:
-    return {"decoded_token": text, "logprob": logprob, "rank": 1}
-
-
-ANSWER: dict[str, Any] = {
-    "row_id": "p|bl|direct|0",
-    "generated_text": " A",
-    "generated_tokens": [7, 9],
-    "logprobs": [{7: candidate(" A", -0.1), 8: candidate(" B", -2.5)}, {"9": candidate(None, -0.2), "7": None}],
-    "num_input_tokens": 100,
-    "num_generated_tokens": 2,
-    ENGINE_ERROR: "",
-}
-TOKENS = [(" A", {" A": -0.1, " B": -2.5}), ("", {"": -0.2})]
-
-
-def test_good_answer() -> None:
-    assert read_generation(ANSWER, MODEL) == Generation(" A", TOKENS, 100, 2, None)
-    without_column = {name: value for name, value in ANSWER.items() if name != ENGINE_ERROR}
-    assert read_generation(without_column, MODEL) == read_generation(ANSWER, MODEL)
-
-
-@pytest.mark.parametrize(
-    ("prompt_tokens", "output_tokens", "cut"),
-    [(100, 319, False), (100, 320, True), (1900, 147, False), (1900, 148, True)],
-)
-def test_answer_that_fills_its_room_was_cut(prompt_tokens: int, output_tokens: int, cut: bool) -> None:
-    """320 tokens of answer, 2048 of context."""
-    row = {**ANSWER, "num_input_tokens": prompt_tokens, "num_generated_tokens": output_tokens}
-    assert read_generation(row, MODEL).cut == cut
-
-
-@pytest.mark.parametrize("missing", ["logprobs", "generated_tokens"])
-def test_answer_without_candidates_keeps_its_text(missing: str) -> None:
-    assert read_generation({**ANSWER, missing: None}, MODEL) == Generation(" A", [], 100, 2, None)
-
-
-@pytest.mark.parametrize(
-    ("error", "kind"),
-    [
-        ("ValueError: The prompt 'Mrs. Miller is 74' is too long", "ValueError"),
-        ("VLLMValidationError(parameter='Mrs. Miller')", "VLLMValidationError"),
-        ("OSError: ", "OSError"),
-        (": Mrs. Miller", "error"),
-    ],
-)
-def test_error_keeps_its_kind_and_no_word_of_the_patient(error: str, kind: str) -> None:
-    assert read_generation({"row_id": "p", ENGINE_ERROR: error}, MODEL) == Generation("", [], 0, 0, kind)
 
 
 def test_notes_of_ray_data_stay_off_the_console(capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,59 +43,76 @@ def never_finished(row: dict[str, Any], generation: Generation) -> dict[str, Any
     raise AssertionError(f"finished again {row} {generation}")
 
 
-def prompts(*ids: str) -> pa.Table:
-    return pa.table({"row_id": list(ids), "question": ["?"] * len(ids)})
+def resume(run: RunFolder, count: int) -> Iterator[Row]:
+    """`generate` where as many rows as it wants, or more, are written."""
+    batch = Batch(prompts(count), ASKED, "work/w", rows_per_block=2)
+    return generate(run, batch, MODEL, never_asked, never_finished, ANSWERED, logical_cpus=1)
 
 
-def generated(texts: dict[str, str], failed: tuple[str, ...] = ()) -> pa.Table:
-    failures = ["OSError" if row_id in failed else None for row_id in texts]
-    return pa.table({"text": list(texts.values()), "row_id": list(texts), FAILURE: pa.array(failures, pa.string())})
+def texts(rows: Iterator[Row]) -> list[str]:
+    return [row["text"] for row in rows]
 
 
-def resume(run: RunFolder, wanted: pa.Table, written: pa.Table, again: pa.Table | None = None) -> pa.Table:
-    """`generate`, with all rows that it wants, or as many, already written, and those of its second attempt."""
-    run.write_table("work/w/generated", written)
-    if again is not None:
-        run.write_table("work/w/again/generated", again)
-    batch = Batch(wanted, "row_id", "work/w", rows_per_block=2)
-    return generate(run, batch, MODEL, never_asked, never_finished, SCHEMA, logical_cpus=1)
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return RunFolder(str(tmp_path))
 
 
-def test_finished_work_is_returned_in_the_order_of_the_prompts(tmp_path: Path) -> None:
-    run = RunFolder(str(tmp_path))
-    table = resume(run, prompts("1", "2", "3"), generated({"2": "two", "3": "three", "1": "one"}))
-    assert table.to_pylist() == [
-        {"row_id": "1", "text": "one"},
-        {"row_id": "2", "text": "two"},
-        {"row_id": "3", "text": "three"},
+def test_finished_work_is_returned_in_the_order_of_the_prompts(run: RunFolder) -> None:
+    work_with(run, "work/w", [1, 2], [0])
+    assert list(resume(run, 3)) == [
+        {"row_id": "0", "text": "work/w 0"},
+        {"row_id": "1", "text": "work/w 1"},
+        {"row_id": "2", "text": "work/w 2"},
     ]
-    assert table.schema.equals(SCHEMA)
 
 
-def test_row_on_which_the_engine_failed_is_asked_once_more(tmp_path: Path) -> None:
-    first = generated({"1": "one", "2": "", "3": "", "4": "four"}, failed=("2", "3"))
-    second = generated({"2": "two", "3": ""}, failed=("3",))
-    table = resume(RunFolder(str(tmp_path)), prompts("1", "2", "3", "4"), first, second)
-    assert table.column("text").to_pylist() == ["one", "two", "", "four"]
+def test_no_prompt_no_row(run: RunFolder) -> None:
+    assert list(resume(run, 0)) == []
 
 
-def test_nothing_is_kept_where_the_engine_failed_on_every_row(tmp_path: Path) -> None:
-    run = RunFolder(str(tmp_path))
-    silent = generated({"1": "", "2": ""}, failed=("1", "2"))
-    with pytest.raises(RunError, match=r"no answer to any of 2 prompts \(OSError\)"):
-        resume(run, prompts("1", "2"), silent, silent)
-    assert not run.exists("work/w")
+def test_row_on_which_the_engine_failed_is_asked_once_more(run: RunFolder) -> None:
+    work_with(run, "work/w", [0, 1], [2, 3], failed={1: "OSError", 2: "OSError"})
+    work_with(run, "work/w/again", [1, 2], failed={2: "OSError"})
+    assert texts(resume(run, 4)) == ["work/w 0", "work/w/again 1", "", "work/w 3"]
+    again = run.read_table("work/w/again/prompts").to_pylist()
+    assert [row["row_id"] for row in again] == ["1", "2"], "those alone"
+
+
+def test_prompt_that_was_refused_is_not_asked_again(run: RunFolder) -> None:
+    work_with(run, "work/w", [0, 1, 2], failed={1: TOO_LONG, 2: "BadRequestError 400"})
+    assert texts(resume(run, 3)) == ["work/w 0", "", ""]
+    assert run.read_table("work/w/again/prompts").num_rows == 0
 
 
 @pytest.mark.parametrize(
-    ("ids", "message"),
+    ("first", "second", "kind"),
     [
-        (["1", "1", "2"], "1 rows double and 1 missing"),
-        (["1", "2", "3", "3"], "1 rows double and 0 missing"),
-        (["1", "2", "4"], "0 rows double and 1 missing"),
+        ({0: "OSError", 1: "OSError"}, {0: "OSError", 1: "OSError"}, "OSError"),
+        ({0: TOO_LONG, 1: TOO_LONG}, {}, TOO_LONG),
+        ({0: TOO_LONG, 1: "OSError"}, {1: TOO_LONG}, TOO_LONG),
     ],
+    ids=["twice", "refused", "refused after all"],
 )
-def test_double_and_missing_rows_are_errors(tmp_path: Path, ids: list[str], message: str) -> None:
-    written = pa.table({"row_id": ids, "text": ["x"] * len(ids), FAILURE: pa.nulls(len(ids), pa.string())})
-    with pytest.raises(RunError, match=rf"work/w in the run folder: {message}"):
-        resume(RunFolder(str(tmp_path)), prompts("1", "2", "3"), written)
+def test_nothing_is_kept_where_no_prompt_has_an_answer(
+    run: RunFolder, first: Mapping[int, str], second: Mapping[int, str], kind: str
+) -> None:
+    work_with(run, "work/w", [0, 1], failed=first)
+    if second:
+        work_with(run, "work/w/again", list(second), failed=second)
+    with pytest.raises(RunError, match=rf"m: no answer to any of 2 prompts \({kind}\)"):
+        resume(run, 2)
+    assert not run.exists("work/w")
+
+
+def test_one_answer_is_enough(run: RunFolder) -> None:
+    work_with(run, "work/w", [0, 1], failed={0: "OSError", 1: "OSError"})
+    work_with(run, "work/w/again", [0, 1], failed={0: "OSError"})
+    assert texts(resume(run, 2)) == ["", "work/w/again 1"]
+
+
+def test_a_missing_row_is_said_while_the_rows_are_read(run: RunFolder) -> None:
+    work_with(run, "work/w", [0, 1], [1])
+    rows = resume(run, 3)
+    with pytest.raises(RunError, match="work/w in the run folder: 1 rows double and 1 missing; remove that folder"):
+        list(rows)

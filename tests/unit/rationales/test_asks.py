@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,10 +29,11 @@ def asks_of(
     asks: dict[Ask, tuple[Split, ...]],
     samples: dict[Ask, int] | None = None,
     seed: int = 3,
+    model: str = "m",
 ) -> list[dict[str, Any]]:
-    table = make_asks(to_table(visits, FINDINGS), asks, seed=seed, samples=samples)
-    assert table.schema.equals(ASKS)
-    rows: list[dict[str, Any]] = table.to_pylist()
+    rows = list(make_asks(to_table(visits, FINDINGS).to_pylist(), asks, model, seed=seed, samples=samples))
+    assert all(list(row) == ASKS.names for row in rows)
+    assert pa.Table.from_pylist(rows, schema=ASKS).to_pylist() == rows
     return rows
 
 
@@ -44,7 +46,7 @@ def test_each_ask_is_put_about_its_splits_alone() -> None:
         ("c", "rationalize"),
     ]
     assert rows[1] == {
-        "row_id": "b|bl|diagnose|0",
+        "row_id": "b|bl|diagnose|0|m",
         "patient_id": "b",
         "visit_id": "bl",
         "split": "test",
@@ -96,7 +98,7 @@ def test_samples_are_counted_from_0_and_differ_in_their_seed_alone() -> None:
         ("diagnose", 2),
         ("direct", 0),
     ]
-    assert [row["row_id"] for row in rows[:2]] == ["a|bl|diagnose|0", "a|bl|diagnose|1"]
+    assert [row["row_id"] for row in rows[:2]] == ["a|bl|diagnose|0|m", "a|bl|diagnose|1|m"]
     assert len({row["seed"] for row in rows}) == 4
     shared = ("patient_id", "visit_id", "split", "label", "description", "ask")
     assert len({tuple(row[name] for name in shared) for row in rows[:3]}) == 1
@@ -122,3 +124,14 @@ def test_every_ask_can_be_put_about_every_split(ask: Ask) -> None:
 def test_ids_stay_apart_where_they_hold_the_separator() -> None:
     rows = asks_of([visit("a", "test", "b|c"), visit("a|b", "test", "c"), visit("a\\|b", "test", "c")], ALL)
     assert len({row["row_id"] for row in rows}) == len(rows) == 6
+
+
+def test_models_are_asked_the_same_under_ids_of_their_own() -> None:
+    visits = [visit("a", "test"), visit("b", "train", "b|c"), visit("b|b", "train", "c")]
+    models = ["m", "n", "org/m-7b", "diagnose|0|m"]
+    asked = [asks_of(visits, ALL, {"diagnose": 2}, model=model) for model in models]
+    ids = [row["row_id"] for rows in asked for row in rows]
+    assert len(set(ids)) == len(ids) == 4 * 5
+    assert asked[1][0]["row_id"] == "a|bl|diagnose|0|n"
+    without_ids = [[{**row, "row_id": ""} for row in rows] for rows in asked]
+    assert all(rows == without_ids[0] for rows in without_ids), "the seed too"

@@ -24,6 +24,7 @@ from tests.unit.conftest import always
 
 EVIDENCE = Evidence({"sex": "female", "mmse": "24"}, {"hippocampal_atrophy": "Severe"})
 AGAINST = "argues against its own diagnosis"
+MISSED = "diagnosis: another one than the recorded"
 GOOD = "An MMSE of 24 with severe hippocampal atrophy."
 LETTERS: TokenLogprobs = [("Diagnosis: (", {}), ("B", {"A": math.log(0.2), "B": math.log(0.6), "C": math.log(0.2)})]
 
@@ -206,7 +207,38 @@ def test_rationale_is_held_against_its_own_answer_and_not_against_the_record(ren
 
 
 def test_direct_answer_has_no_rationale_to_check(renderer: AskRenderer) -> None:
-    assert finish(renderer, "direct", "Diagnosis: (B)").accepted
+    assert finish(renderer, "direct", "Diagnosis: (A)").accepted
+    assert finish(renderer, "direct", "Diagnosis: (B)").reject_reason == MISSED
+
+
+@pytest.mark.parametrize(
+    ("answer", "recorded", "reason"),
+    [
+        (Answer("r", "AD"), "AD", None),
+        (Answer("r", "MCI"), "AD", MISSED),
+        (Answer(None, "MCI"), "AD", MISSED),
+        (Answer("r", "MCI"), None, None),
+        (Answer("r", None), "AD", None),
+    ],
+    ids=["hit", "missed", "missed, alone", "not recorded", "was told"],
+)
+def test_a_missed_diagnosis_is_a_reason(answer: Answer, recorded: str | None, reason: str | None) -> None:
+    assert reject_reason(generation("r"), answer, ClaimCounts(3), recorded=recorded) == reason
+
+
+def test_a_graver_reason_than_a_missed_diagnosis_comes_first() -> None:
+    missed = Answer("r", "MCI")
+    against = reject_reason(generation("r"), missed, ClaimCounts(3, contradicted=1), recorded="AD")
+    assert against == "claims: contradicts the evidence"
+
+
+def test_thinking_stands_apart_and_is_not_checked(renderer: AskRenderer) -> None:
+    thought = "He is 99 years old."
+    finished = finish(renderer, "rationalize", f"<think>{thought}</think>\n{GOOD}")
+    assert (finished.thinking, finished.rationale, finished.accepted) == (thought, GOOD, True)
+    assert finished.text == f"<think>{thought}</think>\n{GOOD}"
+    assert finished.claims_not_in_evidence == 0
+    assert finish(renderer, "rationalize", GOOD).thinking is None
 
 
 def test_bounds_of_the_length_are_those_of_the_run(renderer: AskRenderer) -> None:
@@ -223,7 +255,7 @@ def test_diagnose_that_cannot_be_read_is_no_diagnosis(renderer: AskRenderer) -> 
 
 def test_label_first_is_read_from_the_first_diagnosis_line(renderer: AskRenderer) -> None:
     finished = finish(renderer, "diagnose_label_first", f"Diagnosis: (B) mild cognitive impairment\n\n{GOOD}")
-    assert (finished.predicted, finished.rationale, finished.accepted) == ("MCI", GOOD, True)
+    assert (finished.predicted, finished.rationale, finished.reject_reason) == ("MCI", GOOD, MISSED)
     assert finished.probabilities == pytest.approx((0.2, 0.6, 0.2))
     late = finish(renderer, "diagnose_label_first", f"{GOOD}\n\nDiagnosis: (B) mild cognitive impairment")
     assert late.reject_reason == "parse: no rationale after the diagnosis"
