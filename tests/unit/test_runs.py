@@ -268,7 +268,7 @@ class Person(BaseModel):
 def test_rows_one_by_one_are_models_or_mappings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "ROWS_TOGETHER", 2)
     run = RunFolder(str(tmp_path))
-    rows = [Person(patient_id="p1", age_years=70), {"patient_id": "p2", "age_years": None}, Person(patient_id="p3")]
+    rows: list[Any] = [Person(patient_id="p1", age_years=70), {"patient_id": "p2", "age_years": None}, Person(patient_id="p3")]
     with run.table_writer("patients", TABLE.schema) as writer:
         for row in rows:
             writer.add(row)
@@ -279,9 +279,14 @@ def test_rows_one_by_one_are_models_or_mappings(tmp_path: Path, monkeypatch: pyt
         {"patient_id": "p2", "age_years": None},
         {"patient_id": "p3", "age_years": None},
     ]
-    with pytest.raises(RunError, match="lost"), run.table_writer("patients", TABLE.schema) as writer:
-        writer.add({"patient_id": "p9", "age_years": 1.0})
-        raise RunError("lost")
+
+    def lose() -> None:
+        with run.table_writer("patients", TABLE.schema) as writer:
+            writer.add({"patient_id": "p9", "age_years": 1.0})
+            raise RunError("lost")
+
+    with pytest.raises(RunError, match="lost"):
+        lose()
     assert run.read_table("patients").num_rows == 3, "the old table stands"
 
 

@@ -65,7 +65,8 @@ class Work:
 
     def in_order(self, total: int, again: Work | None) -> Iterator[Row]:
         """The generated rows in the order of their prompts, those of `again` in place of the ones that failed. Only the
-        rows of blocks that overtook others are in memory. Raises RunError when a row is missing, double or of no prompt."""
+        rows of blocks that overtook others are in memory. Raises RunError when a row is missing, double or of no
+        prompt."""
         parts = [*_places(self, replaced=again is not None), *(_places(again, replaced=False) if again else [])]
         waiting: dict[int, Row] = {}
         double, due = 0, 0

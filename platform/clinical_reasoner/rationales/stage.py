@@ -26,7 +26,7 @@ from clinical_reasoner.task import DiagnosisTask, load_task
 
 RATIONALES_STAGE = "rationales"
 UNANSWERED = f"{RATIONALES_STAGE}/unanswered"
-"""Name of the work on what an earlier run has no answer to; that of the stage itself goes once the stage is finished."""
+"""Name of the work on what an earlier run has no answer to: that of the stage goes once the stage is finished."""
 
 
 def make_rationales(config: PipelineConfig, run: RunFolder) -> Manifest:

@@ -101,9 +101,11 @@ def test_ask_that_is_not_named_keeps_its_default() -> None:
         "diagnose_label_first": (),
         "direct": ("test",),
     }
-    assert asked(RationalesConfig()) == asked(run_config().rationales) == default
+    assert asked(RationalesConfig()) == default
+    demo = default | {"diagnose": ("train", "test")}
+    assert asked(run_config().rationales) == demo
     named = asked(run_config("asks.diagnose_zero_shot=[validation, test]", "asks.direct=[]").rationales)
-    assert named == default | {"diagnose_zero_shot": ("validation", "test"), "direct": ()}
+    assert named == demo | {"diagnose_zero_shot": ("validation", "test"), "direct": ()}
     assert asked(RationalesConfig(asks={"direct": ("train",)})) == default | {"direct": ("train",)}
 
 

@@ -16,7 +16,8 @@ import pytest
 
 from clinical_reasoner.config.teacher import EndpointConfig, EngineConfig, SamplingConfig
 from clinical_reasoner.llm.endpoint import EndpointAsker, check_endpoint
-from clinical_reasoner.llm.generation import Generation, Model, Row
+from clinical_reasoner.llm.generation import FAILURE, PLACE, TOO_LONG, Generation, Model, Row, Steps
+from clinical_reasoner.records import Ask
 from clinical_reasoner.storage import RunError
 
 CANARY = "Zebulon"
@@ -113,15 +114,14 @@ def finish(row: Row, generation: Generation) -> Row:
     return {"row_id": row["row_id"], "generation": repr(generation), "text": generation.text}
 
 
-def ask(one: Model, rows: int = 1) -> list[dict[str, Any]]:
-    asker = EndpointAsker(one, lambda row: [{"role": "user", "content": f"{CANARY} {row['row_id']}"}], finish, COLUMNS)
-    found: list[dict[str, Any]] = asker(
-        pa.table({"row_id": [f"r{n}" for n in range(rows)], "seed": [9] * rows})
-    ).to_pylist()
+def ask(one: Model, rows: int = 1, ask: Ask = "direct") -> list[dict[str, Any]]:
+    steps = Steps(one, lambda row: [{"role": "user", "content": f"{CANARY} {row['row_id']}"}], finish, COLUMNS)
+    asks = {"row_id": [f"r{n}" for n in range(rows)], "seed": [9] * rows, "ask": [ask] * rows, PLACE: range(rows)}
+    found: list[dict[str, Any]] = EndpointAsker(steps)(pa.table(asks)).to_pylist()
     return found
 
 
-COLUMNS = ("row_id", "generation", "text", "failure")
+COLUMNS = ("row_id", "generation", "text")
 
 
 def test_an_answer_with_its_candidates(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +129,7 @@ def test_an_answer_with_its_candidates(server: Server, monkeypatch: pytest.Monke
     check_endpoint(model(server))
     (row,) = ask(model(server))
     generation = Generation("Diagnosis: (A)", [(" (", {}), ("A", {"A": -0.1, "B": -2.4})], 7, 5, None)
-    assert (row["row_id"], row["failure"], row["generation"]) == ("r0", None, repr(generation))
+    assert (row["row_id"], row[FAILURE], row["generation"]) == ("r0", None, repr(generation))
     (asked,) = server.asked
     assert asked["messages"] == [{"role": "user", "content": f"{CANARY} r0"}]
     assert (asked["seed"], asked["max_tokens"], asked["logprobs"], asked["top_logprobs"]) == (9, 50, True, 5)
@@ -154,7 +154,7 @@ def ask_plainly(server: Server) -> dict[str, Any]:
 def test_it_tries_again(server: Server, status: int) -> None:
     server.answers = [(status, {"error": {"message": CANARY}}), (200, GOOD)]
     (row,) = ask(model(server))
-    assert row["failure"] is None and len(server.asked) == 2
+    assert row[FAILURE] is None and len(server.asked) == 2
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,8 @@ def test_it_tries_again(server: Server, status: int) -> None:
     [
         ((429, {"error": {"message": CANARY}}), "RateLimitError 429"),
         ((503, {"error": {"message": CANARY}}), "InternalServerError 503"),
-        ((400, {"error": {"message": f"context length exceeded: {CANARY}"}}), "BadRequestError 400"),
+        ((400, {"error": {"message": f"no such parameter: {CANARY}"}}), "BadRequestError 400"),
+        ((400, {"error": {"message": f"This model's maximum context length is 9 tokens: {CANARY}"}}), TOO_LONG),
         ((401, {"error": {"message": CANARY}}), "AuthenticationError 401"),
         ((0, 3), "APITimeoutError"),
         ((200, b"{no json"), "InvalidReply"),
@@ -172,8 +173,23 @@ def test_it_tries_again(server: Server, status: int) -> None:
 def test_a_failure_is_a_row_and_says_its_kind_alone(server: Server, answer: tuple[int, Any], failure: str) -> None:
     server.answers = [answer]
     (row,) = ask(model(server, max_retries=1, timeout_s=0.5))
-    assert row["failure"] == failure and row["text"] == ""
+    assert row[FAILURE] == failure and row["text"] == ""
     assert CANARY not in str(row)
+
+
+def test_candidates_are_asked_for_where_the_answer_holds_a_diagnosis(server: Server) -> None:
+    ask(model(server), ask="rationalize")
+    ask(model(server), ask="diagnose")
+    assert ["top_logprobs" in asked for asked in server.asked] == [False, True]
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
+def test_thinking_that_the_server_keeps_apart_stands_before_the_text(server: Server, name: str) -> None:
+    (choice,) = copy.deepcopy(GOOD)["choices"]
+    choice["message"][name] = "Hm."
+    server.answers = [(200, GOOD | {"choices": [choice]})]
+    (row,) = ask(model(server))
+    assert row["text"] == "<think>Hm.</think>Diagnosis: (A)"
 
 
 def test_an_empty_answer_is_no_failure(server: Server) -> None:
@@ -181,7 +197,7 @@ def test_an_empty_answer_is_no_failure(server: Server) -> None:
     choice |= {"message": {"role": "assistant", "content": None}, "logprobs": None}
     server.answers = [(200, GOOD | {"choices": [choice]})]
     (row,) = ask(model(server))
-    assert row["failure"] is None and row["text"] == ""
+    assert row[FAILURE] is None and row["text"] == ""
 
 
 def test_what_cannot_be_asked_is_said_before(server: Server) -> None:

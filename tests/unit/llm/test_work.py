@@ -85,7 +85,17 @@ def test_a_failure_that_was_not_asked_again_keeps_its_row(run: RunFolder) -> Non
         ([[0, 1, 2]], [], "0 rows double and 1 missing"),
         ([[0, 1, 2]], [1, 2], "1 rows double and 0 missing"),
     ],
-    ids=["both", "double", "two double", "the first", "all but one", "all", "of no prompt", "not again", "again double"],
+    ids=[
+        "both",
+        "double",
+        "two double",
+        "the first",
+        "all but one",
+        "all",
+        "of no prompt",
+        "not again",
+        "again double",
+    ],
 )
 def test_double_and_missing_rows_are_errors(
     run: RunFolder, blocks: list[list[int]], again: list[int] | None, told: str

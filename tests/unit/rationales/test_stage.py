@@ -10,8 +10,10 @@ import pytest
 
 from clinical_reasoner.config.loading import load_config
 from clinical_reasoner.config.pipeline import PipelineConfig
-from clinical_reasoner.rationales.stage import make_rationales, summarise, teacher_renderer
-from clinical_reasoner.records import FINDINGS, RATIONALES, Ask, RationaleRow, to_table
+from clinical_reasoner.config.teacher import EndpointConfig, TeacherConfig
+from clinical_reasoner.rationales.counts import Counts
+from clinical_reasoner.rationales.stage import make_rationales, teacher_renderer
+from clinical_reasoner.records import FINDINGS, Ask, RationaleRow
 from clinical_reasoner.runs import Manifest, RunError, RunFolder
 from clinical_reasoner.stages import Rows, Stage, run_stage
 from clinical_reasoner.task import DiagnosisTask, TaskError
@@ -108,24 +110,39 @@ def row(ask: Ask, **changed: Any) -> RationaleRow:
 
 def test_an_ask_has_the_counts_that_it_can_have() -> None:
     rows = [
-        row("rationalize", rationale="r"),
+        row("rationalize", rationale="r", selected="hinted"),
         row("diagnose", rationale="r", predicted="AD"),
-        row("diagnose", rationale="r", predicted="MCI"),
+        row("diagnose", rationale="r", predicted="MCI", model="n"),
         row("direct", predicted="AD"),
-        row("direct", accepted=False, reject_reason="engine: OSError"),
+        row("direct", accepted=False, reject_reason="engine: APITimeoutError"),
+        row("direct", accepted=False, reject_reason="engine: prompt longer than the context"),
     ]
-    told = summarise(to_table(rows, RATIONALES))
+    counts = Counts()
+    for one in rows:
+        counts.add(one.model_dump())
+    priced = TeacherConfig(model="m", endpoint=EndpointConfig(prompt_price=2.0, output_price=10.0))
+    told = counts.summary({"m": priced, "n": TeacherConfig(model="n")})
     claims = {"claims_supported": 2, "claims_contradicted": 1, "claims_not_in_evidence": 0}
+    tokens = {"prompt_tokens": 9, "output_tokens": 5}
     assert told["asks"] == {
-        "rationalize": {"answers": 1, "engine_errors": 0, "parsed": 1, **claims, "output_tokens": 5},
-        "diagnose": {
-            "answers": 2,
-            "engine_errors": 0,
-            "parsed": 2,
-            "correct": 1,
-            **{name: 2 * count for name, count in claims.items()},
-            "output_tokens": 10,
+        "m": {
+            "rationalize": {"answers": 1, "engine_errors": 0, "parsed": 1, **claims, **tokens},
+            "diagnose": {"answers": 1, "engine_errors": 0, "parsed": 1, "correct": 1, **claims, **tokens},
+            "direct": {
+                "answers": 3,
+                "engine_errors": 2,
+                "parsed": 1,
+                "correct": 1,
+                **{name: 3 * count for name, count in tokens.items()},
+            },
         },
-        "direct": {"answers": 2, "engine_errors": 1, "parsed": 1, "correct": 1, "output_tokens": 10},
+        "n": {"diagnose": {"answers": 1, "engine_errors": 0, "parsed": 1, "correct": 0, **claims, **tokens}},
     }
-    assert told["reasons"] == {"accepted": 4, "engine: OSError": 1}
+    assert told["reasons"] == {
+        "accepted": 4,
+        "engine: APITimeoutError": 1,
+        "engine: prompt longer than the context": 1,
+    }
+    assert told["selected"] == {"hinted": 1, "not selected": 5}
+    assert told["unanswered"] == 1, "a prompt that is too long stays so"
+    assert told["costs"] == {"m": round((5 * 9 * 2.0 + 5 * 5 * 10.0) / 1e6, 4)}
