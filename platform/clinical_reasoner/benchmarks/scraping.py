@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-_LOOK_S = 2.0
+_LOOK_S = 8.0
 _SAMPLE = re.compile(r"^ray_vllm[:_]prefix_cache_(queries|hits)(?:_total)?\{[^}]*\} (\S+)$", re.MULTILINE)
 
 

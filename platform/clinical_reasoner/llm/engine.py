@@ -29,7 +29,7 @@ def build_batch_processor(steps: Steps) -> Any:
     batch_size, concurrent_batches = engine.batches()
     config = vLLMEngineProcessorConfig(
         model_source=source,
-        engine_kwargs=engine_arguments(engine),
+        engine_kwargs={**_seeded(steps.model), **engine_arguments(engine)},
         batch_size=batch_size,
         max_concurrent_batches=concurrent_batches,
         concurrency=(engine.replicas, engine.replicas),
@@ -68,6 +68,14 @@ def engine_arguments(engine: EngineConfig) -> dict[str, Any]:
         "enable_prefix_caching": True,
         **engine.engine_kwargs,
     }
+
+
+def _seeded(model: Model) -> dict[str, Any]:
+    """On the CPU, vLLM 0.29 winds back the generator of a seeded request whose prompt it has read in part, which that
+    generator cannot do: the engine dies. There prompts are read whole, if answers are drawn at random."""
+    if model.engine.gpus or model.sampling.temperature == 0:
+        return {}
+    return {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, model.engine.max_model_len)}
 
 
 def worker_bundle(engine: EngineConfig) -> dict[str, float]:
