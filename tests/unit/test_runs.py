@@ -268,7 +268,8 @@ class Person(BaseModel):
 def test_rows_one_by_one_are_models_or_mappings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "ROWS_TOGETHER", 2)
     run = RunFolder(str(tmp_path))
-    rows: list[Any] = [Person(patient_id="p1", age_years=70), {"patient_id": "p2", "age_years": None}, Person(patient_id="p3")]
+    plain = {"patient_id": "p2", "age_years": None}
+    rows: list[Any] = [Person(patient_id="p1", age_years=70), plain, Person(patient_id="p3")]
     with run.table_writer("patients", TABLE.schema) as writer:
         for row in rows:
             writer.add(row)

@@ -36,8 +36,8 @@ class EngineConfig(StrictConfig):
     """Rows handed to an engine at a time; None: an eighth of `max_num_seqs`, at most 32. Many small batches keep an
     engine busier than few large ones, which wait for their longest answer."""
     concurrent_batches: int | None = Field(default=None, ge=1)
-    """Batches in an engine at a time; None: as many as hold four times `max_num_seqs` rows. A batch waits for its longest
-    answer, and where short and long answers are mixed most of its rows are done by then: the engine must not wait."""
+    """Batches in an engine at a time; None: as many as hold four times `max_num_seqs` rows. A batch waits for its
+    longest answer, and where short and long ones are mixed most of its rows are done by then: no engine must wait."""
     gpus: float = Field(default=0, ge=0)
     """GPUs per replica; 0 runs on the CPU."""
     cpus: float = Field(default=1, gt=0)

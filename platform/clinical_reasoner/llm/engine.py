@@ -29,7 +29,7 @@ def build_batch_processor(steps: Steps) -> Any:
     batch_size, concurrent_batches = engine.batches()
     config = vLLMEngineProcessorConfig(
         model_source=source,
-        engine_kwargs={**_seeded(steps.model), **engine_arguments(engine)},
+        engine_kwargs=batch_engine_arguments(steps.model),
         batch_size=batch_size,
         max_concurrent_batches=concurrent_batches,
         concurrency=(engine.replicas, engine.replicas),
@@ -70,12 +70,15 @@ def engine_arguments(engine: EngineConfig) -> dict[str, Any]:
     }
 
 
-def _seeded(model: Model) -> dict[str, Any]:
-    """On the CPU, vLLM 0.29 winds back the generator of a seeded request whose prompt it has read in part, which that
-    generator cannot do: the engine dies. There prompts are read whole, if answers are drawn at random."""
-    if model.engine.gpus or model.sampling.temperature == 0:
-        return {}
-    return {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, model.engine.max_model_len)}
+def batch_engine_arguments(model: Model) -> dict[str, Any]:
+    """As `engine_arguments`, for rows with seeds of their own. On the CPU, vLLM 0.29 winds back the generator of a
+    seeded request whose prompt it has read in part, which that generator cannot do, and the engine dies. So prompts are
+    read whole there, if answers are drawn at random."""
+    engine = model.engine
+    if engine.gpus or model.sampling.temperature == 0:
+        return engine_arguments(engine)
+    whole = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, engine.max_model_len)}
+    return {**whole, **engine_arguments(engine)}
 
 
 def worker_bundle(engine: EngineConfig) -> dict[str, float]:

@@ -59,6 +59,14 @@ def test_student_that_cannot_be_trained(changed: dict[str, Any], message: str) -
         student(**changed)
 
 
+@pytest.mark.parametrize(
+    ("settings", "batches"),
+    [({}, (8, 32)), ({"max_num_seqs": 1}, (1, 4)), ({"max_num_seqs": 1024}, (32, 128)), ({"batch_size": 64}, (64, 4))],
+)
+def test_batches_follow_the_capacity_of_the_engine(settings: dict[str, int], batches: tuple[int, int]) -> None:
+    assert EngineConfig(**settings).batches() == batches
+
+
 def test_answers_do_not_depend_on_how_fast_an_engine_is() -> None:
     assert set(EngineConfig.model_fields) >= set(THROUGHPUT)
     small = EngineConfig(max_num_seqs=1, replicas=2, batch_size=1, concurrent_batches=1, gpus=1, cpus=2, kv_cache_gib=4)

@@ -9,6 +9,7 @@ import pytest
 from clinical_reasoner.config.teacher import EngineConfig, SamplingConfig
 from clinical_reasoner.llm.engine import (
     ENGINE_ERROR,
+    batch_engine_arguments,
     engine_arguments,
     engine_environment,
     read_generation,
@@ -114,3 +115,14 @@ def test_answer_without_candidates_keeps_its_text(missing: str) -> None:
 )
 def test_error_keeps_its_kind_and_no_word_of_the_patient(error: str, kind: str) -> None:
     assert read_generation({"row_id": "p", ENGINE_ERROR: error}, MODEL) == Generation("", [], 0, 0, kind)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "gpus", "whole"), [(0.0, 0, False), (0.7, 0, True), (0.7, 1, False), (0.0, 1, False)]
+)
+def test_prompts_are_read_whole_where_answers_are_drawn_on_the_cpu(temperature: float, gpus: int, whole: bool) -> None:
+    model = Model("m", EngineConfig(gpus=gpus, max_model_len=9000), SamplingConfig(temperature=temperature), logprobs=5)
+    arguments = batch_engine_arguments(model)
+    assert (arguments.get("enable_chunked_prefill") is False) is whole
+    assert arguments.get("max_num_batched_tokens", 9000) >= 9000, "the longest prompt fits into one step"
+    assert arguments["max_model_len"] == 9000
