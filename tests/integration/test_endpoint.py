@@ -197,9 +197,9 @@ def test_other_failures_are_problems_too(endpoint: Endpoint, method: str, path: 
 def test_a_batch_asks_the_teacher_that_the_endpoint_runs(endpoint: Endpoint, tmp_path: Path) -> None:
     """The stage joins the endpoint's cluster, and starts no engine of its own."""
     command = [sys.executable, "jobs/generate_rationales.py", "--config", "configs/demo.yaml", f"run.path={tmp_path}"]
-    command += ["cohort.patients=40", "cohort.phantoms=null", "imaging.slices=false", "evidence.fewest_controls=5"]
+    command += ["cohort.patients=80", "cohort.phantoms=null", "imaging.slices=false", "evidence.fewest_controls=10"]
     command += ["rationales.asks={rationalize: [train], diagnose: [test], direct: [test]}"]
-    command += ["teacher.model=teacher", "teacher.deployment.name=engine-LLMServer:teacher"]
+    command += ["teacher.model=teacher", "teacher.deployment.name=engine-teacher"]
     shell = {**environment(), "RAY_TMPDIR": str(endpoint.ray), "RAY_ADDRESS": "auto"}
     done = subprocess.run(command, cwd=ROOT, env=shell, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
@@ -214,7 +214,7 @@ def test_a_batch_asks_the_teacher_that_the_endpoint_runs(endpoint: Endpoint, tmp
 
 def test_a_deployment_that_does_not_run_is_said_before(endpoint: Endpoint, tmp_path: Path) -> None:
     command = [sys.executable, "jobs/generate_rationales.py", "--config", "configs/demo.yaml", f"run.path={tmp_path}"]
-    command += ["cohort.patients=40", "cohort.phantoms=null", "imaging.slices=false", "evidence.fewest_controls=5"]
+    command += ["cohort.patients=80", "cohort.phantoms=null", "imaging.slices=false", "evidence.fewest_controls=10"]
     command += ["teacher.model=teacher", "teacher.deployment.name=nothing"]
     shell = {**environment(), "RAY_TMPDIR": str(endpoint.ray), "RAY_ADDRESS": "auto"}
     done = subprocess.run(command, cwd=ROOT, env=shell, capture_output=True, text=True, check=False, timeout=300)

@@ -106,7 +106,7 @@ class DeploymentConfig(StrictConfig):
     application: str = "diagnosis"
     """Name of the Serve application."""
     name: str
-    """Name of the deployment, e.g. `engine-LLMServer:teacher`; `serve status` lists them."""
+    """Name of the deployment, e.g. `engine-teacher`; `serve status` lists them."""
     at_a_time: int = Field(default=16, ge=1, le=1024)
     """Requests that are open at a time; with the endpoint's own they must fit into the deployment's
     `max_ongoing_requests` and `max_queued_requests`."""
