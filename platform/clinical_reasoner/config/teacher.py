@@ -36,8 +36,8 @@ class EngineConfig(StrictConfig):
     """Rows handed to an engine at a time; None: an eighth of `max_num_seqs`, at most 32. Many small batches keep an
     engine busier than few large ones, which wait for their longest answer."""
     concurrent_batches: int | None = Field(default=None, ge=1)
-    """Batches in an engine at a time; None: as many as hold four times `max_num_seqs` rows. A batch waits for its
-    longest answer, and where short and long ones are mixed most of its rows are done by then: no engine must wait."""
+    """Batches in an engine at a time; None: as many as hold twice `max_num_seqs` rows, so that rows wait for the engine
+    and never the engine for rows."""
     gpus: float = Field(default=0, ge=0)
     """GPUs per replica; 0 runs on the CPU."""
     cpus: float = Field(default=1, gt=0)
@@ -56,7 +56,7 @@ class EngineConfig(StrictConfig):
     def batches(self) -> tuple[int, int]:
         """Rows of a batch, and batches in an engine at a time."""
         size = self.batch_size or min(32, max(1, self.max_num_seqs // 8))
-        return size, self.concurrent_batches or ceil(4 * self.max_num_seqs / size)
+        return size, self.concurrent_batches or ceil(2 * self.max_num_seqs / size)
 
     @model_validator(mode="after")
     def _batches_fill_engine(self) -> EngineConfig:

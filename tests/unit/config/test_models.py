@@ -61,7 +61,7 @@ def test_student_that_cannot_be_trained(changed: dict[str, Any], message: str) -
 
 @pytest.mark.parametrize(
     ("settings", "batches"),
-    [({}, (8, 32)), ({"max_num_seqs": 1}, (1, 4)), ({"max_num_seqs": 1024}, (32, 128)), ({"batch_size": 64}, (64, 4))],
+    [({}, (8, 16)), ({"max_num_seqs": 1}, (1, 2)), ({"max_num_seqs": 1024}, (32, 64)), ({"batch_size": 64}, (64, 2))],
 )
 def test_batches_follow_the_capacity_of_the_engine(settings: dict[str, int], batches: tuple[int, int]) -> None:
     assert EngineConfig(**settings).batches() == batches
