@@ -21,7 +21,6 @@ from tests.integration.pipeline_run import ROOT, descendants, environment, gener
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
 PATIENTS = 500
 LIMIT_S = 500
-LOOPBACK = {"node_ip_address": "127.0.0.1"}
 ASKS = {"rationalize": (1, ("train",)), "direct": (2, ("train", "validation", "test"))}
 """Ask -> samples and splits."""
 SETTINGS = (
@@ -140,8 +139,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "platform"), *sys.path[:1]]))
     from ray.cluster_utils import Cluster
 
-    head = {"num_cpus": 2, "include_dashboard": False, **LOOPBACK}
-    cluster: Any = Cluster(initialize_head=True, head_node_args=head)
+    cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     try:
         yield cluster
     finally:
@@ -149,12 +147,12 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def test_killed_node(path: Path, cluster: Any) -> None:
-    node = cluster.add_node(num_cpus=6, **LOOPBACK)
+    node = cluster.add_node(num_cpus=6)
     run = Run(path, cluster.address)
     try:
         run.await_middle()
         cluster.remove_node(node, allow_graceful=False)
-        cluster.add_node(num_cpus=6, **LOOPBACK)
+        cluster.add_node(num_cpus=6)
         run.finish()
         run.assert_complete()
     finally:
