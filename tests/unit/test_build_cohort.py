@@ -138,7 +138,12 @@ def test_it_says_what_became_of_the_cohort(built: Built, task: DiagnosisTask) ->
 def test_second_run_is_skipped(built: Built) -> None:
     for stage in ("patients", "measures", "findings"):
         assert f"[{stage}] finished before: " in built.second
-    assert built.second.partition("Visits with findings")[2] == built.first.partition("Visits with findings")[2]
+    assert summary(built.second) == summary(built.first) != []
+
+
+def summary(output: str) -> list[str]:
+    """The table of who is left, without what Ray says of a slow machine."""
+    return [line for line in output.partition("Visits with findings")[2].splitlines() if "(raylet)" not in line]
 
 
 def test_label_maps_are_measured(built: Built) -> None:
