@@ -154,7 +154,7 @@ def _ask_again(asking: _Asking, stage: Stage, manifest: Manifest) -> Manifest:
             answered |= {row["row_id"]: row for row in rows_of_teacher if not is_unanswered(row)}
         except RunError as error:  # another teacher may answer
             print(f"[{stage.name}] still no answer: {error}", flush=True)
-    if open_ids and not answered:
+    if not answered and len(open_ids) == manifest.details["unanswered"]:
         return manifest
     rows = asking.write(answered.get(row["row_id"], row) for row in _rows(run))
     print(f"[{stage.name}] {len(answered)} answered, {rows.details['unanswered']} still open", flush=True)
