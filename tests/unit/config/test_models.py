@@ -15,7 +15,13 @@ from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.config.rationales import LENGTHS, RationalesConfig
 from clinical_reasoner.config.reference import ReferenceConfig
 from clinical_reasoner.config.student import StudentConfig
-from clinical_reasoner.config.teacher import THROUGHPUT, EndpointConfig, EngineConfig, TeacherConfig
+from clinical_reasoner.config.teacher import (
+    THROUGHPUT,
+    DeploymentConfig,
+    EndpointConfig,
+    EngineConfig,
+    TeacherConfig,
+)
 from clinical_reasoner.records import Split
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -149,6 +155,80 @@ def test_samples_for_all_asks_or_for_some() -> None:
     assert (some.samples_of("diagnose"), some.samples_of("direct")) == (5, 1)
     assert RationalesConfig().samples_of("rationalize") == 1
     assert run_config("samples={diagnose: 1}").rationales.samples_of("diagnose") == 1  # alike is no matter then
+
+
+def teachers_config(teachers: str, *overrides: str) -> PipelineConfig:
+    return load_config(PipelineConfig, CONFIGS / "demo.yaml", [f"more_teachers={teachers}", *overrides])
+
+
+def test_all_teachers_by_their_name_in_the_tables() -> None:
+    config = teachers_config("{big-7b: {model: org/big}, Other.1: {model: org/big}}", "teacher.model=first")
+    assert [(name, teacher.model) for name, teacher in config.teachers().items()] == [
+        ("first", "first"),
+        ("big-7b", "org/big"),
+        ("Other.1", "org/big"),
+    ]
+    assert list(run_config().teachers()) == [run_config().teacher.model]
+
+
+WARM = "{model: m, sampling: {temperature: 0.5}}"
+
+
+@pytest.mark.parametrize(
+    ("teachers", "overrides", "message"),
+    [
+        ("{first: {model: m}}", [], "'first' is the name of another model in the tables"),
+        ("{teacher: {model: m}}", [], "'teacher' is the name of another model in the tables"),
+        ("{student: {model: m}}", [], "'student' is the name of another model in the tables"),
+        ("{org/big: {model: m}}", [], "more_teachers.org/big"),
+        ("{Bayes rule: {model: m}}", [], "more_teachers.Bayes rule"),
+        ("{-big: {model: m}}", [], "more_teachers.-big"),
+        ("{big: {engine: {}}}", [], "more_teachers.big.model"),
+        (
+            "{big: {model: m}}",
+            ["rationales.samples=2", "teacher.sampling.temperature=0.5"],
+            "but more_teachers.big.sampling.temperature is 0.* more_teachers.big.sampling.temperature=0.7",
+        ),
+        (f"{{big: {WARM}}}", ["rationales.samples=2"], "but teacher.sampling.temperature is 0"),
+        (
+            "{big: {model: m, sampling: {max_tokens: 100}}}",
+            ["rationales.length=120"],
+            "but more_teachers.big.sampling.max_tokens=100 .* more_teachers.big.sampling.max_tokens=160 or more",
+        ),
+        (
+            "{big: {model: m, base_url: 'http://127.0.0.1:1/v1', deployment: {name: engine}}}",
+            [],
+            "base_url and deployment both say where the teacher runs",
+        ),
+    ],
+)
+def test_teachers_that_cannot_be(teachers: str, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        teachers_config(teachers, "teacher.model=first", *overrides)
+
+
+def test_teachers_that_all_give_samples() -> None:
+    config = teachers_config(f"{{big: {WARM}}}", "rationales.samples=2", "teacher.sampling.temperature=0.5")
+    assert config.rationales.samples_of("direct") == 2
+
+
+def test_answers_of_a_deployment_depend_on_its_name_and_not_on_how_it_is_asked() -> None:
+    def identity(**deployment: Any) -> dict[str, Any]:
+        return TeacherConfig(model="m", deployment=DeploymentConfig(**{"name": "engine"} | deployment)).identity()
+
+    assert identity() == identity(at_a_time=3, timeout_s=9)
+    assert identity()["deployment"] == "diagnosis/engine"
+    assert len({str(one) for one in (identity(), identity(name="other"), identity(application="own"))}) == 3
+    assert identity() != TeacherConfig(model="m").identity()
+
+
+def test_prices_change_no_answer() -> None:
+    def identity(**endpoint: Any) -> dict[str, Any]:
+        served = TeacherConfig(model="m", base_url="http://127.0.0.1:1/v1", endpoint=EndpointConfig(**endpoint))
+        return served.identity()
+
+    assert identity() == identity(prompt_price=1.0, output_price=2.0, key_variable="OTHER_KEY")
+    assert identity() != identity(logprobs=False)
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,12 @@ import pytest
 from clinical_reasoner.config.loading import load_config
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.evaluation.answers import make_answers
-from clinical_reasoner.evaluation.collect import NAMES
-from clinical_reasoner.evaluation.predictions import TEACHER_ARMS, make_predictions
+from clinical_reasoner.evaluation.collect import NAMES, collect
+from clinical_reasoner.evaluation.predictions import BASELINE, TEACHER_ARMS, make_predictions
 from clinical_reasoner.evidence.description import describe
 from clinical_reasoner.records import (
     FINDINGS,
+    PATIENTS,
     PREDICTIONS,
     RATIONALES,
     Ask,
@@ -154,6 +155,62 @@ def test_samples_of_an_ask_become_one_prediction(run: RunFolder, task: Diagnosis
     assert made[0]["probabilities"] == pytest.approx((0.5, 0.5, 0.0))
     assert made[1]["probabilities"] == pytest.approx((0.0, 0.25, 0.75))
     assert made[2]["probabilities"] is None
+
+
+TWO = "more_teachers={big-7b: {model: org/big}}"
+
+
+def two_teachers(run: RunFolder, task: DiagnosisTask) -> RunFolder:
+    """A run in which both have answered about the test patient with AD."""
+    visits = [visit(task, "train", "AD", 18, 80), visit(task, "train", "NC", 30, 70), visit(task, "test", "AD", 17, 85)]
+    rows = [
+        answer("diagnose", 0, "AD", claims_supported=3),
+        answer("direct", 0, "MCI", rationale=None),
+        answer("diagnose", 0, "NC", model="big-7b", claims_contradicted=2),
+        answer("direct", 0, "AD", model="big-7b", rationale=None),
+    ]
+    finish(run, "patients", PATIENTS.empty_table())
+    finish(run, "findings", to_table(visits, FINDINGS))
+    finish(run, "rationales", to_table(rows, RATIONALES))
+    for arm in ARMS:
+        finish(run, f"students/{arm}/answers", RATIONALES.empty_table())
+    return run
+
+
+def test_each_teacher_has_predictions_of_its_own(run: RunFolder, task: DiagnosisTask) -> None:
+    make_predictions(config(TWO), two_teachers(run, task))
+    made = run.read_table("predictions", PREDICTIONS).to_pylist()
+    assert [(row["model"], row["arm"], row["predicted"]) for row in made if row["arm"] != "baseline"] == [
+        ("teacher", "few_shot", "AD"),
+        ("teacher", "direct", "MCI"),
+        ("big-7b", "few_shot", "NC"),
+        ("big-7b", "direct", "AD"),
+    ]
+    assert [row["confidence"] for row in made if row["model"] != BASELINE[0]] == [None] * 4, "no samples of one model"
+
+
+def test_report_tells_teachers_apart(run: RunFolder, task: DiagnosisTask) -> None:
+    few = ("evaluation.resamples=100", "evaluation.examples=1")
+    make_predictions(config(TWO), two_teachers(run, task))
+    report = collect(config(TWO, *few), run, run.read_table("predictions", PREDICTIONS))
+    shown = {report.names[metrics.model, metrics.arm] for metrics in report.metrics}
+    assert shown == {
+        "Teacher, few-shot reasoning",
+        "Teacher, direct",
+        "big-7b, few-shot reasoning",
+        "big-7b, direct",
+        "Logistic regression",
+    }
+    assert [(one.name, one.supported, one.contradicted) for one in report.claims] == [
+        ("Teacher, diagnose", 3, 0),
+        ("big-7b, diagnose", 1, 2),
+    ]
+    assert [one.model for one in report.selection] == [config().teacher.model, "big-7b"]
+    (example,) = report.examples
+    assert {(one.model, one.predicted) for one in example.answers if one.arm == "direct"} == {
+        ("teacher", "MCI"),
+        ("big-7b", "AD"),
+    }
 
 
 def test_every_arm_of_the_teacher_has_its_name_in_the_report() -> None:

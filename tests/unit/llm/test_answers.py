@@ -16,6 +16,7 @@ from clinical_reasoner.llm.answers import (
     TokenLogprobs,
     option_probabilities,
     parse_answer,
+    thinking,
     without_thinking,
 )
 from clinical_reasoner.llm.prompting import render_answer
@@ -218,6 +219,25 @@ def test_long_lines_of_separators_are_read_in_no_time(task: DiagnosisTask) -> No
     for separator in ("-", " -", "(", ": "):
         text = f"Diagnosis: mild{separator * 10_000}impairment"
         assert parse_answer(text, "direct", task) == ParseFailure(NO_OPTION)
+
+
+@pytest.mark.parametrize(
+    ("text", "thought"),
+    [
+        ("Diagnosis: (A)", None),
+        ("", None),
+        ("<think>Low MMSE.</think>Diagnosis: (A)", "Low MMSE."),
+        ("<think>\n Low MMSE.\n\n</think>\n\nDiagnosis: (A)", "Low MMSE."),
+        ("Low MMSE.</think>Diagnosis: (A)", "Low MMSE."),
+        ("<think>First.</think>So.<think>Then.</think>Diagnosis: (A)", "First.\n\nThen."),
+        ("<think>\n\n</think>Diagnosis: (A)", None),
+        ("<think> </think><think>Then.</think>", "Then."),
+        ("<think>Cut", None),
+        ("<think>First.</think><think>Cut", "First."),
+    ],
+)
+def test_thinking_by_itself(text: str, thought: str | None) -> None:
+    assert thinking(text) == thought
 
 
 def test_thinking_that_was_cut_is_no_rationale(task: DiagnosisTask) -> None:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from clinical_reasoner.config.teacher import EndpointConfig, EngineConfig, SamplingConfig
-from clinical_reasoner.llm.endpoint import EndpointAsker, check_endpoint
+from clinical_reasoner.llm.endpoint import EndpointAsker, check_endpoint, read_completion
 from clinical_reasoner.llm.generation import FAILURE, PLACE, TOO_LONG, Generation, Model, Row, Steps
 from clinical_reasoner.records import Ask
 from clinical_reasoner.storage import RunError
@@ -190,6 +190,22 @@ def test_thinking_that_the_server_keeps_apart_stands_before_the_text(server: Ser
     server.answers = [(200, GOOD | {"choices": [choice]})]
     (row,) = ask(model(server))
     assert row["text"] == "<think>Hm.</think>Diagnosis: (A)"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason", "text"),
+    [
+        (None, "length", "<think>Hm."),
+        ("", "length", "<think>Hm."),
+        ("Diag", "length", "<think>Hm.</think>Diag"),
+        (None, "stop", "<think>Hm.</think>"),
+    ],
+    ids=["within the thinking", "with an empty text", "within the text", "by itself"],
+)
+def test_thinking_that_was_cut_has_no_end(content: str | None, reason: str, text: str) -> None:
+    message = {"role": "assistant", "content": content, "reasoning_content": "Hm."}
+    generation = read_completion({"choices": [{"message": message, "finish_reason": reason}]})
+    assert (generation.text, generation.cut) == (text, reason == "length")
 
 
 def test_an_empty_answer_is_no_failure(server: Server) -> None:
