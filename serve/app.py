@@ -47,8 +47,11 @@ def build(args: dict[str, Any]) -> serve.Application:
     """The application of a finished run. Raises UserError where the run has no finished student."""
     endpoint = EndpointArgs.model_validate(args)
     config = load_config(PipelineConfig, endpoint.config, endpoint.overrides)
-    if config.teacher.base_url:
-        raise UserError("the endpoint runs its teacher in an engine: give teacher.model and no teacher.base_url")
+    if config.teacher.base_url or config.teacher.deployment:
+        raise UserError(
+            "the endpoint runs its teacher in an engine: give teacher.model, and neither teacher.base_url nor "
+            "teacher.deployment"
+        )
     model_fingerprint(config.teacher.model)  # says at once where a folder is mistyped
     student, teacher = find_student(config), local_or_name(config.teacher.model)
     panel = make_panel(config)

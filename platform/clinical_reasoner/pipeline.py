@@ -54,7 +54,10 @@ def generate_rationales(config: PipelineConfig) -> None:
         if details["costs"]:
             print(f"  cost: {_listed(details['costs'])}")
         if details["unanswered"]:
-            print(f"  no answer yet: {details['unanswered']}; start again to ask these once more")
+            print(
+                f"  no answer yet: {details['unanswered']}; start again to ask these once more (students and report "
+                "that are made before then are of the table as it is, and need run.overwrite=true to follow it)"
+            )
 
 
 def distill_students(config: PipelineConfig) -> None:

@@ -241,11 +241,11 @@ def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_file_that_a_killed_writer_left_cut_off_has_no_rows(tmp_path: Path) -> None:
     run = RunFolder(str(tmp_path))
-    run.write_table("work/w", pa.table({"n": [1, 2]}))
-    whole = (tmp_path / "work/w/part-00000.parquet").read_bytes()
-    (tmp_path / "work/w/part-00001.parquet").write_bytes(whole[:-20])
-    (tmp_path / "work/w/part-00002.parquet").write_bytes(b"")
-    assert run.count_rows("work/w") == 2
+    run.write_table("stage/left", pa.table({"n": [1, 2]}))
+    whole = (tmp_path / "stage/left/part-00000.parquet").read_bytes()
+    (tmp_path / "stage/left/part-00001.parquet").write_bytes(whole[:-20])
+    (tmp_path / "stage/left/part-00002.parquet").write_bytes(b"")
+    assert run.count_rows("stage/left") == 2
 
 
 def test_work_of_a_stage_goes_whatever_its_settings_were(tmp_path: Path) -> None:
@@ -293,15 +293,15 @@ def test_rows_one_by_one_are_models_or_mappings(tmp_path: Path, monkeypatch: pyt
 
 def test_parts_are_the_parquet_files_of_a_folder_finished_or_not(tmp_path: Path) -> None:
     run = RunFolder(str(tmp_path))
-    assert run.parts("work/w") == []
+    assert run.parts("stage/left") == []
     for name in ("b.parquet", "a.parquet", ".c.parquet.tmp", "notes.txt", "deeper/d.parquet"):
-        run.write_bytes(f"work/w/{name}", b"half a file")
-    pq.write_table(TABLE, tmp_path / "work/w/a.parquet")
-    assert run.parts("work/w") == [f"{run.path}/work/w/{name}" for name in ("a.parquet", "b.parquet")]
-    with run.parquet(run.parts("work/w")[0]) as file:
+        run.write_bytes(f"stage/left/{name}", b"half a file")
+    pq.write_table(TABLE, tmp_path / "stage/left/a.parquet")
+    assert run.parts("stage/left") == [f"{run.path}/stage/left/{name}" for name in ("a.parquet", "b.parquet")]
+    with run.parquet(run.parts("stage/left")[0]) as file:
         assert file.metadata.num_rows == 2
         assert file.read(["age_years"]).to_pylist() == [{"age_years": 70.0}, {"age_years": None}]
-    with pytest.raises(pa.ArrowInvalid), run.parquet(run.parts("work/w")[1]):
+    with pytest.raises(pa.ArrowInvalid), run.parquet(run.parts("stage/left")[1]):
         pass
 
 

@@ -17,6 +17,7 @@ from typing import Any, get_args
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clinical_reasoner.benchmarks.looking import looking
 from clinical_reasoner.benchmarks.processes import in_own_process
 from clinical_reasoner.benchmarks.scraping import PrefixCache
 from clinical_reasoner.cluster import QUIET, connect, local_or_name
@@ -25,7 +26,7 @@ from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.evidence.stage import make_findings
 from clinical_reasoner.imaging.stage import make_measures
 from clinical_reasoner.llm.batch import Batch, generate
-from clinical_reasoner.llm.engine import engine_arguments, engine_environment, row_params, sampling_params
+from clinical_reasoner.llm.engine import batch_engine_arguments, engine_environment, row_params, sampling_params
 from clinical_reasoner.llm.generation import Generation, Row
 from clinical_reasoner.rationales.asks import ASKS, make_asks
 from clinical_reasoner.rationales.rows import RationaleFinisher
@@ -35,6 +36,7 @@ from clinical_reasoner.records import FINDINGS, RATIONALES, Ask, Split
 from clinical_reasoner.runs import RunFolder
 from clinical_reasoner.task import load_task
 
+_LOOK_S = 8.0
 THREE: tuple[Ask, ...] = ("rationalize", "diagnose", "direct")
 _CLOCKS = pa.schema([("finished_at", pa.float64()), ("engine_seconds", pa.float64()), ("output_tokens", pa.int64())])
 _TIMED = pa.schema([*RATIONALES, *list(_CLOCKS)[:2]])
@@ -122,7 +124,8 @@ def run_stage(config: PipelineConfig, asks: tuple[Ask, ...]) -> StageRun:
     batch = Batch(_asks(config, asks), ASKS, "work/benchmark", config.rationales.rows_per_block)
     model, cpus = teacher_model(config.teacher, task), config.run.logical_cpus
     connect(cpus)
-    with PrefixCache() as cache:
+    cache = PrefixCache()
+    with looking(cache.look, _LOOK_S):
         rows = select(generate(run, batch, model, renderer, finisher, _TIMED, cpus))
         with run.table_writer("rationales", _TIMED) as writer:
             for row in rows:
@@ -142,7 +145,7 @@ def _generate_plainly(config: PipelineConfig) -> float:
     os.environ.update({**QUIET, **engine_environment(model.engine, source)})
     from vllm import LLM, SamplingParams
 
-    engine = LLM(source, **engine_arguments(model.engine))
+    engine = LLM(source, **batch_engine_arguments(model))
     tokenizer: Any = engine.get_tokenizer()
     options = {"tokenize": False, "add_generation_prompt": True, **model.engine.chat_template_kwargs}
     rows = list(_asks(config, THREE))

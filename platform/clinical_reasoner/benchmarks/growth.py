@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
-import threading
 from importlib import import_module
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from clinical_reasoner.benchmarks.generation import THREE, StageRun, in_folder, prepare, run_stage
+from clinical_reasoner.benchmarks.looking import looking
 from clinical_reasoner.benchmarks.processes import in_own_process
 from clinical_reasoner.config.cohort import SyntheticCohort
 from clinical_reasoner.config.pipeline import PipelineConfig
@@ -21,30 +21,18 @@ _LOOK_S = 3.0
 _MIB = 2**20
 
 
-class MemoryWatch:
-    """Context manager: peaks of what this process, and all that it started together, have for themselves (USS), MiB."""
+class Memory:
+    """Peaks of what this process, and all that it started together, have for themselves (USS), MiB."""
 
     def __init__(self) -> None:
         self.driver_mib = self.workers_mib = 0.0
         self._psutil: Any = import_module("psutil")  # of Ray, without types
-        self._ended = threading.Event()
-        self._watcher = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> MemoryWatch:
-        self._watcher.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ended.set()
-        self._watcher.join()
-
-    def _watch(self) -> None:
+    def look(self) -> None:
+        """Take what they have now into account."""
         own = self._psutil.Process()
-        while not self._ended.wait(_LOOK_S):
-            self.driver_mib = max(self.driver_mib, self._uss(own))
-            self.workers_mib = max(self.workers_mib, sum(map(self._uss, own.children(recursive=True))))
+        self.driver_mib = max(self.driver_mib, self._uss(own))
+        self.workers_mib = max(self.workers_mib, sum(map(self._uss, own.children(recursive=True))))
 
     def _uss(self, process: Any) -> float:
         try:
@@ -59,6 +47,8 @@ def benchmark_growth(config: PipelineConfig) -> dict[str, Any]:
     cohort = config.cohort
     if not isinstance(cohort, SyntheticCohort):
         raise UserError("the benchmark makes its cohorts itself: cohort.kind must be synthetic")
+    if os.environ.get("RAY_ADDRESS"):
+        raise UserError("the benchmark counts the memory of a Ray of its own: unset RAY_ADDRESS")
     sizes = (cohort.patients, TIMES * cohort.patients)
     with tempfile.TemporaryDirectory() as folder:
         runs = [in_own_process(_watched, config, cohort, size, Path(folder, str(size))) for size in sizes]
@@ -85,7 +75,8 @@ def _watched(
         update={"cohort": cohort.model_copy(update={"patients": patients})}
     )
     prepare(sized)
-    with MemoryWatch() as memory:
+    memory = Memory()
+    with looking(memory.look, _LOOK_S):
         run = run_stage(sized, THREE)
     print(f"{patients} patients: {run}, driver {memory.driver_mib:.0f} MiB, workers {memory.workers_mib:.0f} MiB")
     return run, memory.driver_mib, memory.workers_mib

@@ -3,51 +3,41 @@
 from __future__ import annotations
 
 import re
-import threading
-from types import TracebackType
 from typing import Any
 
 import httpx
 
-_LOOK_S = 8.0
-_SAMPLE = re.compile(r"^ray_vllm[:_]prefix_cache_(queries|hits)(?:_total)?\{[^}]*\} (\S+)$", re.MULTILINE)
+_TIMEOUT_S = 5.0
+_SAMPLE = re.compile(r"^ray_vllm[:_]prefix_cache_(queries|hits)(?:_total)?\{([^}]*)\} (\S+)$", re.MULTILINE)
 
 
 class PrefixCache:
-    """Context manager. Looks again and again while the engines live: their counters go with them."""
+    """To be looked at again and again while the engines live: their counters go with them."""
 
     def __init__(self) -> None:
-        self._ended = threading.Event()
-        self._watcher = threading.Thread(target=self._watch, daemon=True)
-        self._counts: dict[str, float] = {}
-
-    def __enter__(self) -> PrefixCache:
-        self._watcher.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ended.set()
-        self._watcher.join()
+        self._counts: dict[tuple[str, str], float] = {}
+        """By kind and the labels of an engine."""
 
     def hit_rate(self) -> float | None:
         """Tokens of prompts that were in the cache, of all that were looked for; None without a sample."""
-        looked_for = self._counts.get("queries", 0.0)
-        return round(self._counts.get("hits", 0.0) / looked_for, 3) if looked_for else None
+        hits, looked_for = (
+            sum(count for (kind, _), count in self._counts.items() if kind == wanted) for wanted in ("hits", "queries")
+        )
+        return round(hits / looked_for, 3) if looked_for else None
 
-    def _watch(self) -> None:
+    def look(self) -> None:
+        """Take what the engines say now into account."""
         import ray
 
         nodes: Any = ray.nodes  # has no types
-        while not self._ended.wait(_LOOK_S):
-            for node in nodes():
-                self._read(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics")
+        for node in nodes():
+            self.read(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics")
 
-    def _read(self, address: str) -> None:
+    def read(self, address: str) -> None:
+        """Take what stands at this address into account; nothing, where none answers."""
         try:
-            text = httpx.get(address, timeout=_LOOK_S, trust_env=False).text
+            text = httpx.get(address, timeout=_TIMEOUT_S, trust_env=False).text
         except httpx.HTTPError:
             return  # the next look may find it
-        for name, value in _SAMPLE.findall(text):
-            self._counts[name] = max(self._counts.get(name, 0.0), float(value))
+        for kind, labels, value in _SAMPLE.findall(text):
+            self._counts[kind, labels] = max(self._counts.get((kind, labels), 0.0), float(value))

@@ -31,14 +31,15 @@ class CohortRunConfig(StrictConfig):
 
 OTHER_MODELS = ("teacher", "student")
 """Names in the column `model` of `predictions` that mean something else."""
-TeacherName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+TeacherName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
 
 class PipelineConfig(CohortRunConfig):
     teacher: TeacherConfig
     more_teachers: dict[TeacherName, TeacherConfig] = {}
     """Further teachers, by the name that they have in the tables' column `model`; they are asked the same, one after
-    the other. Students learn from `teacher`, whose name is `teacher.model`, and which the endpoint serves."""
+    the other, and take no setting from `teacher`. Students learn from `teacher`, whose name is `teacher.model`, and
+    which the endpoint serves."""
     rationales: RationalesConfig = RationalesConfig()
     student: StudentConfig
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -46,13 +47,13 @@ class PipelineConfig(CohortRunConfig):
 
     @model_validator(mode="after")
     def _students_have_rationales(self) -> PipelineConfig:
-        told = [ask for ask, kind in ASK_KINDS.items() if kind.told_label]
+        reasoned = [ask for ask, kind in ASK_KINDS.items() if kind.gives_rationale]
         if "rationale_then_label" in self.student.arms and not any(
-            "train" in self.rationales.splits_of(ask) for ask in told
+            "train" in self.rationales.splits_of(ask) for ask in reasoned
         ):
             raise ValueError(
-                f"student.arms has 'rationale_then_label', but rationales.asks.{' and '.join(told)} lacks 'train': "
-                "there would be no rationale to learn from"
+                "student.arms has 'rationale_then_label', but no ask of rationales.asks that gives a rationale "
+                f"({', '.join(reasoned)}) has 'train': there would be none to learn from"
             )
         return self
 

@@ -108,7 +108,7 @@ class DeploymentConfig(StrictConfig):
     name: str
     """Name of the deployment, e.g. `engine-teacher`; `serve status` lists them."""
     at_a_time: int = Field(default=16, ge=1, le=1024)
-    """Requests that are open at a time; with the endpoint's own they must fit into the deployment's
+    """Most requests that are open at a time; with the endpoint's own they must fit into the deployment's
     `max_ongoing_requests` and `max_queued_requests`."""
     timeout_s: float = Field(default=300.0, gt=0)
     """Longest wait for one answer, seconds."""
@@ -116,7 +116,8 @@ class DeploymentConfig(StrictConfig):
 
 class TeacherConfig(StrictConfig):
     model: str
-    """Hugging Face name or local folder; with `base_url` the name under which it is served."""
+    """Hugging Face name or local folder; with `base_url` or `deployment` the name under which it is served. Which
+    weights answer to that name is not known here: where they change, take another run folder."""
     base_url: str | None = Field(default=None, pattern=r"^https?://")
     """Address of an OpenAI-compatible server that answers for it, up to and with the version, e.g.
     `http://127.0.0.1:8001/v1`. Prompts hold patients: the server must be allowed to see them. None runs the teacher in
@@ -138,6 +139,8 @@ class TeacherConfig(StrictConfig):
     def identity(self) -> dict[str, Any]:
         """What its answers depend on, besides the content of the model."""
         own = {"model": self.model, "sampling": self.sampling.model_dump(mode="json"), "engine": self.engine.identity()}
+        if self.base_url or self.deployment:
+            own["engine"] = {"chat_template_kwargs": self.engine.chat_template_kwargs}
         if self.deployment:
             own["deployment"] = f"{self.deployment.application}/{self.deployment.name}"
         if self.base_url is None:

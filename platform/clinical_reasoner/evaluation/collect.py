@@ -50,7 +50,7 @@ def collect(config: PipelineConfig, run: RunFolder, predictions: pa.Table) -> Re
         task_title=task.title,
         labels=task.label_names,
         synthetic=isinstance(cohort, SyntheticCohort),
-        stand_ins=any("reference/models/" in model for model in (config.teacher.model, config.student.base)),
+        stand_ins=any("reference/models/" in model for model in (*_models(config), config.student.base)),
         cohort=run_summary(run, task),
         metrics=tuple(metrics),
         names=NAMES | _more_names(config),
@@ -66,6 +66,10 @@ def collect(config: PipelineConfig, run: RunFolder, predictions: pa.Table) -> Re
         | {"clinical-reasoner": __version__},
         stages=tuple(_stage_counts(config, run)),
     )
+
+
+def _models(config: PipelineConfig) -> list[str]:
+    return [teacher.model for teacher in config.teachers().values()]
 
 
 def _more_names(config: PipelineConfig) -> dict[Key, str]:

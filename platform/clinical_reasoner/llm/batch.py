@@ -18,11 +18,11 @@ from clinical_reasoner.cluster import connect, quiet_console
 from clinical_reasoner.llm.deployment import build_deployment_processor, check_deployment, read_response
 from clinical_reasoner.llm.endpoint import EndpointAsker, check_endpoint
 from clinical_reasoner.llm.engine import build_batch_processor, read_generation
-from clinical_reasoner.llm.generation import Generation, Model, Row, Steps, is_final
+from clinical_reasoner.llm.generation import Generation, Model, NoAnswerError, Row, Steps, is_final
 from clinical_reasoner.llm.prompting import Message
 from clinical_reasoner.llm.work import Watch, Work
 from clinical_reasoner.progress import watched
-from clinical_reasoner.runs import RunError, RunFolder
+from clinical_reasoner.runs import RunFolder
 
 ROW_ID = "row_id"
 """Column by which Ray Data knows a row that is already written."""
@@ -40,6 +40,8 @@ class Batch:
     """Folder below the run folder, of its own for these prompts and this model; holds what a killed run leaves."""
     rows_per_block: int
     """Rows that are written, and so safe, together."""
+    asked_before: bool = False
+    """Whether these are what is left of other prompts: that all are refused then says nothing of the settings."""
 
 
 def generate(
@@ -55,8 +57,8 @@ def generate(
 
     All is asked before this returns; the rows are then read block by block. `render` and `finish` run on the workers
     and must be picklable. Resumes from `batch.work`, which is cleared with the stage. A prompt on which the engine
-    failed, other than by refusing it, is asked once more. Raises RunError when the engine failed on every prompt, and
-    nothing is then kept; and while the rows are read when one is missing or double.
+    failed, other than by refusing it, is asked once more. Raises NoAnswerError when the engine failed on every prompt,
+    and nothing is then kept; and RunError while the rows are read when one is missing or double.
     """
     steps = Steps(model, render, finish, tuple(schema.names))
     work, again = Work(run, batch.work), Work(run, f"{batch.work}/again")
@@ -69,9 +71,10 @@ def generate(
     if left:
         _answer(again, left, concerned, steps, batch.rows_per_block, logical_cpus)
         failures = Counter({kind: n for kind, n in failures.items() if is_final(kind)}) + again.failures()
-    if failures.total() == total:
+    settled = batch.asked_before and all(map(is_final, failures))
+    if failures.total() == total and not settled:
         run.clear(batch.work)
-        raise RunError(
+        raise NoAnswerError(
             f"{model.source}: no answer to any of {total} prompts ({failures.most_common(1)[0][0]}); "
             "see Ray's log, mend the settings of the engine or endpoint and start again"
         )

@@ -8,24 +8,27 @@ from uuid import uuid4
 from clinical_reasoner.config.teacher import DeploymentConfig
 from clinical_reasoner.llm.endpoint import chat_request, read_completion
 from clinical_reasoner.llm.engine import ENGINE_ERROR, read_error
-from clinical_reasoner.llm.generation import Generation, Model, Row, Steps, failed
-from clinical_reasoner.storage import RunError
+from clinical_reasoner.llm.generation import Generation, Model, NoAnswerError, Row, Steps, failed
 
 _KIND = "ChatCompletionRequest"
+_SIDE_BY_SIDE = 4
+"""Batches that Ray Data runs at a time in a stage of this kind."""
 
 
 def check_deployment(deployment: DeploymentConfig) -> None:
-    """Raises RunError, before anything is asked, when no such deployment runs in the cluster."""
+    """Raises NoAnswerError, before anything is asked, when no such deployment runs in the cluster."""
     from ray import serve
 
     applications = serve.status().applications
     found = applications.get(deployment.application)
     if found is None:
         there = ", ".join(sorted(applications)) or "none; set RAY_ADDRESS to join the cluster that serves it"
-        raise RunError(f"teacher.deployment.application {deployment.application!r} does not run here; found: {there}")
+        raise NoAnswerError(
+            f"teacher.deployment.application {deployment.application!r} does not run here; found: {there}"
+        )
     if deployment.name not in found.deployments:
         there = ", ".join(sorted(found.deployments))
-        raise RunError(
+        raise NoAnswerError(
             f"teacher.deployment.name {deployment.name!r} is not in {deployment.application}; it has {there}"
         )
 
@@ -48,7 +51,7 @@ def build_deployment_processor(steps: Steps) -> Any:
         deployment_name=deployment.name,
         app_name=deployment.application,
         dtype_mapping={_KIND: ChatCompletionRequest},
-        batch_size=deployment.at_a_time,
+        batch_size=max(1, deployment.at_a_time // _SIDE_BY_SIDE),
         concurrency=1,
         should_continue_on_error=True,
         request_timeout_s=deployment.timeout_s,

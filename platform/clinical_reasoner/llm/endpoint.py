@@ -17,8 +17,7 @@ import pyarrow as pa
 from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.config.teacher import EndpointConfig
 from clinical_reasoner.llm.answers import TokenLogprobs
-from clinical_reasoner.llm.generation import Generation, Model, Row, Steps, failed
-from clinical_reasoner.storage import RunError
+from clinical_reasoner.llm.generation import Generation, Model, NoAnswerError, Row, Steps, failed
 
 INVALID = "InvalidReply"
 NO_KEY = "none"
@@ -26,7 +25,7 @@ NO_KEY = "none"
 
 
 def check_endpoint(model: Model) -> None:
-    """Raises RunError, before anything is asked, when nothing answers there or the model is not among those served."""
+    """Raises NoAnswerError, before anything is asked, when nothing answers there or the model is not served there."""
     import openai
 
     address, endpoint = model.base_url, model.endpoint
@@ -36,11 +35,11 @@ def check_endpoint(model: Model) -> None:
     except openai.NotFoundError:
         return  # a gateway need not list its models
     except openai.AuthenticationError as error:
-        raise RunError(f"teacher.base_url: {address} refuses the key in {endpoint.key_variable}") from error
+        raise NoAnswerError(f"teacher.base_url: {address} refuses the key in {endpoint.key_variable}") from error
     except openai.OpenAIError as error:
-        raise RunError(f"teacher.base_url: no answer from {address} ({type(error).__name__})") from error
+        raise NoAnswerError(f"teacher.base_url: no answer from {address} ({type(error).__name__})") from error
     if served and model.source not in served:
-        raise RunError(f"teacher.model {model.source!r} is not served at {address}; it has {', '.join(served)}")
+        raise NoAnswerError(f"teacher.model {model.source!r} is not served at {address}; it has {', '.join(served)}")
 
 
 class EndpointAsker:

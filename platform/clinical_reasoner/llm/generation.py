@@ -10,6 +10,7 @@ from typing import Any
 from clinical_reasoner.config.teacher import DeploymentConfig, EndpointConfig, EngineConfig, SamplingConfig
 from clinical_reasoner.llm.answers import TokenLogprobs
 from clinical_reasoner.llm.prompting import Message
+from clinical_reasoner.storage import RunError
 
 Row = dict[str, Any]
 
@@ -20,6 +21,10 @@ PLACE = "place"
 TOO_LONG = "prompt longer than the context"
 _TOO_LONG = re.compile(r"maximum model length|context[ _](?:length|size|window)", re.IGNORECASE)
 _FINAL = re.compile(rf"{TOO_LONG}|\w*(?:Value|Type|Validation)Error|.* (?:400|413|422)")
+
+
+class NoAnswerError(RunError):
+    """Nothing answers for a model: its engine fails on every prompt, or its server or deployment is not there."""
 
 
 @dataclass(frozen=True)

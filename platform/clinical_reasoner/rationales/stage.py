@@ -12,7 +12,7 @@ from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.config.teacher import TeacherConfig
 from clinical_reasoner.evidence.language import load_language
 from clinical_reasoner.llm.batch import Batch, generate
-from clinical_reasoner.llm.generation import Model, Row
+from clinical_reasoner.llm.generation import Model, NoAnswerError, Row
 from clinical_reasoner.llm.prompting import PROMPT_VERSION
 from clinical_reasoner.rationales.asks import ASKS, make_asks
 from clinical_reasoner.rationales.counts import Counts, is_unanswered
@@ -68,6 +68,8 @@ def teacher_model(teacher: TeacherConfig, task: DiagnosisTask) -> Model:
 def _settings(config: PipelineConfig, task: DiagnosisTask) -> dict[str, Any]:
     return {
         "teachers": {name: _identity(teacher) for name, teacher in config.teachers().items()},
+        # Students learn from the first one, and work is kept by their places.
+        "order": [*config.teachers()],
         "rationales": {
             **config.rationales.model_dump(mode="json", exclude={"rows_per_block"}),
             "asks": {ask: config.rationales.splits_of(ask) for ask in ASK_KINDS},
@@ -121,7 +123,7 @@ class _Asking:
         finisher = RationaleFinisher(self.renderer, name, settings.accepted_words)
         return generate(
             self.run,
-            Batch(wanted, ASKS, f"{work}/{number}", settings.rows_per_block),
+            Batch(wanted, ASKS, f"{work}/{number}", settings.rows_per_block, asked_before=only is not None),
             teacher_model(teacher, self.task),
             self.renderer,
             finisher,
@@ -152,7 +154,7 @@ def _ask_again(asking: _Asking, stage: Stage, manifest: Manifest) -> Manifest:
         try:
             rows_of_teacher = asking.of_teacher(name, work, open_ids)
             answered |= {row["row_id"]: row for row in rows_of_teacher if not is_unanswered(row)}
-        except RunError as error:  # another teacher may answer
+        except NoAnswerError as error:  # another teacher may answer
             print(f"[{stage.name}] still no answer: {error}", flush=True)
     if not answered and len(open_ids) == manifest.details["unanswered"]:
         return manifest

@@ -13,7 +13,7 @@ import pytest
 
 from clinical_reasoner.config.loading import load_config
 from clinical_reasoner.config.pipeline import PipelineConfig
-from clinical_reasoner.llm.generation import FAILURE, PLACE
+from clinical_reasoner.llm.generation import FAILURE, PLACE, TOO_LONG
 from clinical_reasoner.rationales.stage import make_rationales
 from clinical_reasoner.records import FINDINGS, RATIONALES, FindingsRow, RationaleRow, to_table
 from clinical_reasoner.runs import Manifest, RunError, RunFolder
@@ -181,3 +181,25 @@ def test_a_manifest_of_another_version_can_be_overwritten(run: RunFolder) -> Non
     with pytest.raises(RunError, match="no answer from"):
         rationales(run, "run.overwrite=true")
     assert run.manifest("rationales") is None
+
+
+def test_asks_that_are_refused_in_the_end_are_put_no_more(run: RunFolder) -> None:
+    leave(run, "rationales/unanswered", "1/generated", answer("b", "two", TOO_LONG, 0))
+    settled = rationales(run)
+    assert table(run) == BEFORE | {"b two": f"engine: {TOO_LONG}"}
+    assert settled.details["unanswered"] == 1, "that of the other teacher"
+
+
+def test_damaged_work_of_a_retry_is_no_missing_answer(run: RunFolder) -> None:
+    leave(run, "rationales/unanswered", "1/generated", *[answer("b", "two", None, 0)] * 2)
+    with pytest.raises(RunError, match="1 rows double"):
+        rationales(run)
+
+
+def test_another_first_teacher_is_another_table(run: RunFolder) -> None:
+    """Students learn from the first one, and the settings of each are as before."""
+    swapped = [setting.replace("one", "uno").replace("two", "one").replace("uno", "two") for setting in SETTINGS]
+    config = load_config(PipelineConfig, ROOT / "configs/demo.yaml", swapped)
+    assert list(config.teachers()) == ["two", "one"]
+    with pytest.raises(RunError, match=r'order: \["one","two"\] -> \["two","one"\]'):
+        make_rationales(config, run)
