@@ -71,14 +71,16 @@ def engine_arguments(engine: EngineConfig) -> dict[str, Any]:
 
 
 def batch_engine_arguments(model: Model) -> dict[str, Any]:
-    """As `engine_arguments`, for rows with seeds of their own. On the CPU, vLLM 0.29 winds back the generator of a
-    seeded request whose prompt it has read in part, which that generator cannot do, and the engine dies. So prompts are
-    read whole there, if answers are drawn at random."""
+    """As `engine_arguments`, for whole answers, and for rows with seeds of their own. On the CPU, vLLM 0.29 winds back
+    the generator of a seeded request whose prompt it has read in part, which that generator cannot do, and the engine
+    dies. So prompts are read whole there, if answers are drawn at random."""
     engine = model.engine
+    # Ray Data takes an answer as a stream: without it, every token of every request wakes its task.
+    unstreamed = {"stream_interval": model.sampling.max_tokens}
     if engine.gpus or model.sampling.temperature == 0:
-        return engine_arguments(engine)
+        return {**unstreamed, **engine_arguments(engine)}
     whole = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, engine.max_model_len)}
-    return {**whole, **engine_arguments(engine)}
+    return {**unstreamed, **whole, **engine_arguments(engine)}
 
 
 def worker_bundle(engine: EngineConfig) -> dict[str, float]:
