@@ -171,6 +171,8 @@ class PredictionRow(_Row):
     arm: str
     """How it was asked or trained: an arm of `asks.ASK_KINDS`, `label_only`, `rationale_then_label`, `baseline`,
     `ceiling`."""
+    seed: int | None = None
+    """Training seed of a model that is trained several times; None for what was not trained here, or only once."""
     split: Split
     label: str
     predicted: str | None = None

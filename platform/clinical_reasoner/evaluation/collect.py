@@ -155,7 +155,7 @@ def _examples(run: RunFolder, predictions: pa.Table, task: DiagnosisTask, count:
         for rows in by_label.values():
             if rows and len(chosen) < count:
                 chosen.append(rows.pop(0))
-    answers = predictions.to_pylist()
+    answers = _of_first_seed(predictions.to_pylist())
     return [
         Example(
             heading=f"Test patient with the diagnosis {row['label']}",
@@ -169,6 +169,15 @@ def _examples(run: RunFolder, predictions: pa.Table, task: DiagnosisTask, count:
         )
         for row in chosen
     ]
+
+
+def _of_first_seed(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of one training of each model."""
+    seeds: dict[Key, set[int | None]] = {}
+    for row in answers:
+        seeds.setdefault((row["model"], row["arm"]), set()).add(row["seed"])
+    first = {key: min(found, key=lambda seed: -1 if seed is None else seed) for key, found in seeds.items()}
+    return [row for row in answers if row["seed"] == first[row["model"], row["arm"]]]
 
 
 def _stage_counts(config: PipelineConfig, run: RunFolder) -> list[StageRows]:
