@@ -17,10 +17,13 @@ from clinical_reasoner.config.loading import to_yaml
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.distillation.stage import student_stage
 from clinical_reasoner.evaluation.answers import answers_stage
+from clinical_reasoner.evaluation.baselines import KEYS as BASELINES
+from clinical_reasoner.evaluation.baselines import NAMES as BASELINE_NAMES
+from clinical_reasoner.evaluation.baselines import baseline_stages, baselines_trained_on
 from clinical_reasoner.evaluation.ceiling import population_ceiling
 from clinical_reasoner.evaluation.cohort_page import run_summary
 from clinical_reasoner.evaluation.metrics import Estimate, Key, evaluate, paired_difference
-from clinical_reasoner.evaluation.predictions import BASELINE, CEILING, PREDICTIONS_STAGE, TEACHER
+from clinical_reasoner.evaluation.predictions import CEILING, PREDICTIONS_STAGE, TEACHER
 from clinical_reasoner.evaluation.report import Claims, Example, ExampleAnswer, ReportInput, StageRows
 from clinical_reasoner.evaluation.selection_counts import COLUMNS
 from clinical_reasoner.evaluation.selection_summary import TeacherSelection, VisitKey, summarise_selection
@@ -32,7 +35,7 @@ NAMES: dict[Key, str] = {
     **{(TEACHER, kind.arm): f"Teacher, {kind.title}" for kind in ASK_KINDS.values() if kind.arm},
     ("student", "label_only"): "Student, label only",
     ("student", "rationale_then_label"): "Student, rationale then label",
-    BASELINE: "Logistic regression",
+    **BASELINE_NAMES,
     CEILING: "Bayes rule (ceiling)",
 }
 
@@ -41,8 +44,10 @@ def collect(config: PipelineConfig, run: RunFolder, predictions: pa.Table) -> Re
     """Everything that the report says about a run."""
     task = load_task(config.task.file)
     settings = config.evaluation
-    metrics = evaluate(predictions, task, resamples=settings.resamples, seed=settings.seed)
-    keys = [(entry.model, entry.arm) for entry in metrics]
+    resampling = {"resamples": settings.resamples, "seed": settings.seed}
+    metrics = evaluate(predictions, task, **resampling, partial=[BASELINES["cnn_3d"]])
+    most = max(entry.n for entry in metrics)
+    compared = [(entry.model, entry.arm) for entry in metrics if entry.n == most]
     cohort = config.cohort
     ceiling, note = population_ceiling(config, cohort, task) if isinstance(cohort, SyntheticCohort) else (None, "")
     return ReportInput(
@@ -57,7 +62,7 @@ def collect(config: PipelineConfig, run: RunFolder, predictions: pa.Table) -> Re
         trained_on=_trained_on(config, run),
         ceiling=ceiling,
         ceiling_note=note,
-        differences=tuple(_differences(predictions, keys, settings.resamples, settings.seed)),
+        differences=tuple(_differences(predictions, compared, **resampling)),
         claims=tuple(_claims(config, run)),
         selection=run_selection(run, task, settings),
         examples=tuple(_examples(run, predictions, task, settings.examples)),
@@ -81,17 +86,19 @@ def _trained_on(config: PipelineConfig, run: RunFolder) -> dict[Key, int]:
     students = {("student", arm): run.manifest(student_stage(arm)) for arm in config.student.arms}
     trained: dict[Key, int] = {key: found.rows_out for key, found in students.items() if found}
     splits = run.read_table("findings", FINDINGS).column("split").to_pylist()
-    return trained | {BASELINE: splits.count("train")}
+    return trained | baselines_trained_on(config.evaluation, run, splits.count("train"))
 
 
 def _differences(predictions: pa.Table, keys: list[Key], resamples: int, seed: int) -> list[tuple[str, Estimate]]:
+    """Of models about the same visits."""
+    learnt = [key for name, key in BASELINES.items() if name != "majority"]
     students = [key for key in keys if key[0] == "student"]
     reasoned: list[Key] = [("teacher", kind.arm) for kind in ASK_KINDS.values() if kind.arm and kind.gives_rationale]
     pairs = [
         (("student", "rationale_then_label"), ("student", "label_only")),
         *((key, ("teacher", "direct")) for key in reasoned),
         *((("teacher", "few_shot"), key) for key in reasoned if key != ("teacher", "few_shot")),
-        *((student, BASELINE) for student in students),
+        *((student, baseline) for baseline in learnt for student in students),
         *((student, ("teacher", "few_shot")) for student in students),
     ]
     return [
@@ -188,6 +195,7 @@ def _stage_counts(config: PipelineConfig, run: RunFolder) -> list[StageRows]:
         "rationales",
         *map(student_stage, arms),
         *map(answers_stage, arms),
+        *baseline_stages(config.evaluation),
         PREDICTIONS_STAGE,
     ]
     manifests = [(name, run.manifest(name)) for name in names]
