@@ -26,7 +26,7 @@ def run_pipeline(config: PipelineConfig) -> None:
     """Make every stage that is not finished, then print the comparison. Raises RunError, before anything is made, when
     the folder of a model is not there."""
     teachers = [one.model for one in config.teachers().values() if not (one.base_url or one.deployment)]
-    for model in (*teachers, config.student.base):
+    for model in (*teachers, *(student.base for student in config.students().values())):
         model_fingerprint(model)
     for part in (generate_rationales, distill_students, evaluate_models):
         part(config)

@@ -117,6 +117,8 @@ class FindingsRow(_Row):
     description: str
     slice_paths: tuple[str, ...] = ()
     """PNG files below the run folder: the montage, then its slices."""
+    picture_path: str | None = None
+    """PNG file below the run folder: what vision-language students see."""
     cube_path: str | None = None
     """NIfTI file below the run folder: the head as a cube for 3-D networks."""
 
@@ -169,8 +171,9 @@ class PredictionRow(_Row):
     visit_id: str
     model: str
     arm: str
-    """How it was asked or trained: an arm of `asks.ASK_KINDS`, `label_only`, `rationale_then_label`, `baseline`,
-    `ceiling`."""
+    """How it was asked or trained: an arm of `asks.ASK_KINDS` or of `config.arms`, `baseline`, `ceiling`."""
+    seed: int | None = None
+    """Training seed of a student; None for what was not trained here, or only once."""
     split: Split
     label: str
     predicted: str | None = None

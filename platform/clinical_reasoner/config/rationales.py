@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from clinical_reasoner.config.base import StrictConfig
 from clinical_reasoner.records import Ask, Split
@@ -63,6 +63,15 @@ class RationalesConfig(StrictConfig):
     """Rationales that are shorter or longer are not trained on."""
     rows_per_block: int = Field(default=50, ge=1)
     """Asks per block of work: what a kill can lose at the most, for each engine."""
+
+    @field_validator("asks")
+    @classmethod
+    def _asked_of_teachers(cls, asks: dict[Ask, tuple[Split, ...]]) -> dict[Ask, tuple[Split, ...]]:
+        if "explain" in asks:
+            raise ValueError(
+                "'explain' is a task of students: without a diagnosis no rationale of a teacher is selected"
+            )
+        return asks
 
     def splits_of(self, ask: Ask) -> tuple[Split, ...]:
         return self.asks.get(ask, _ASKED.get(ask, ()))

@@ -18,7 +18,12 @@ _ERROR_CLASS = re.compile(r"(?:RayTaskError\()?(\w{1,60})")
 
 def build_batch_processor(steps: Steps) -> Any:
     """A Ray Data processor: prompts, chat template and engine."""
-    from ray.data.llm import ChatTemplateStageConfig, build_processor, vLLMEngineProcessorConfig
+    from ray.data.llm import (
+        ChatTemplateStageConfig,
+        PrepareMultimodalStageConfig,
+        build_processor,
+        vLLMEngineProcessorConfig,
+    )
 
     engine, params = steps.model.engine, sampling_params(steps.model)
 
@@ -38,6 +43,13 @@ def build_batch_processor(steps: Steps) -> Any:
         runtime_env={"env_vars": engine_environment(engine, source)},
         chat_template_stage=ChatTemplateStageConfig(
             enabled=True, num_cpus=0.1, concurrency=1, chat_template_kwargs=engine.chat_template_kwargs or None
+        ),
+        # vLLM's own reader of messages: it takes the pictures out, and leaves their places in the text.
+        prepare_multimodal_stage=PrepareMultimodalStageConfig(
+            enabled=steps.model.sees_pictures,
+            num_cpus=0.1,
+            concurrency=1,
+            model_config_kwargs={"model": source, "max_model_len": engine.max_model_len},
         ),
         tokenize_stage=False,
         detokenize_stage=False,

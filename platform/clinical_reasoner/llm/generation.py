@@ -68,6 +68,8 @@ class Model:
     """How that server is asked."""
     deployment: DeploymentConfig | None = None
     """The Serve deployment that answers for it; None runs it in the engine."""
+    sees_pictures: bool = False
+    """Whether its messages hold pictures; in the engine it must then be a vision-language model."""
 
 
 @dataclass(frozen=True)

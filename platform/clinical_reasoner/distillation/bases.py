@@ -1,0 +1,81 @@
+"""Base models: what kind each is, how it is loaded for training, and what is wrong with one before it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clinical_reasoner.cluster import local_or_name
+from clinical_reasoner.config.student import LoraConfig, StudentConfig
+from clinical_reasoner.errors import UserError
+
+
+def load_processor(base: str, pictures: bool) -> Any:
+    """The tokenizer, or the processor of a vision-language model, whose `tokenizer` it then has. Raises UserError where
+    there is no chat template."""
+    from transformers import AutoProcessor, AutoTokenizer
+
+    source = local_or_name(base)
+    if not pictures:
+        processor = AutoTokenizer.from_pretrained(source)
+    else:
+        processor = AutoProcessor.from_pretrained(source)
+        if getattr(processor, "image_processor", None) is None:
+            raise UserError(
+                f"student base {base!r} has no image processor: for inputs of `image` or `both` give a vision-language "
+                "model, e.g. HuggingFaceTB/SmolVLM-256M-Instruct"
+            )
+    if not processor.chat_template:
+        raise UserError(
+            f"student base {base!r} has no chat template: take its instruction-tuned sister, or put a "
+            "chat_template.jinja into its folder"
+        )
+    return processor
+
+
+def tokenizer_of(processor: Any) -> Any:
+    return getattr(processor, "tokenizer", processor)
+
+
+def check_context(base: str, max_length: int) -> None:
+    """Raises UserError where the base reads fewer tokens than `student.max_length`."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(local_or_name(base)).get_text_config()
+    context = getattr(config, "max_position_embeddings", None)
+    if context is not None and context < max_length:
+        raise UserError(f"student base {base!r} reads {context} tokens; max_length={max_length} is more than that")
+
+
+def load_model(settings: StudentConfig, base: str) -> Any:
+    """The base in float32, or with `lora.quantize_base` in 4 bits. Raises UserError for 4 bits without CUDA."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, BitsAndBytesConfig
+
+    kind = AutoModelForCausalLM if settings.inputs == "text" else AutoModelForImageTextToText
+    if settings.lora is None or not settings.lora.quantize_base:
+        return kind.from_pretrained(base, dtype=torch.float32)
+    if not torch.cuda.is_available():
+        raise UserError("lora.quantize_base needs CUDA, which this worker has not; set it to false")
+    four_bits = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_use_double_quant=True,
+    )
+    return kind.from_pretrained(base, quantization_config=four_bits, device_map={"": torch.cuda.current_device()})
+
+
+def adapter_config(lora: LoraConfig | None) -> Any:
+    """PEFT's configuration; None where all weights are trained."""
+    if lora is None:
+        return None
+    from peft import LoraConfig as Adapter
+
+    modules = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+    return Adapter(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=modules,
+        task_type="CAUSAL_LM",
+    )
