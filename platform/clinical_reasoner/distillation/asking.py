@@ -59,18 +59,20 @@ class ValidationAsker:
 
     @torch.no_grad()
     def _answers(self, model: Any, batch: list[dict[str, Any]]) -> list[str]:
+        pictures = [[read_picture(self.run, row["picture"])] for row in batch if row["picture"]]
         chats = [
-            prepare_multimodal_messages(row["prompt"], images=[read_picture(self.run, row["picture"])])
-            if row["picture"]
-            else row["prompt"]
-            for row in batch
+            prepare_multimodal_messages(row["prompt"], images=pictures[place]) if pictures else row["prompt"]
+            for place, row in enumerate(batch)
         ]
-        options = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
-        padding = {"padding": True, "padding_side": "left"}
-        if any(row["picture"] for row in batch):
-            inputs = self.processor.apply_chat_template(chats, **options, processor_kwargs=padding)
-        else:
-            inputs = self.processor.apply_chat_template(chats, **options, **padding)
+        texts = [self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
+        inputs = self.processor(
+            text=texts,
+            **({"images": pictures} if pictures else {}),
+            padding=True,
+            padding_side="left",
+            add_special_tokens=False,
+            return_tensors="pt",
+        )
         inputs.pop("token_type_ids", None)
         limit = LABEL_FIRST_TOKENS if ASK_KINDS[self.ask].label_first else self.max_tokens
         outputs = model.generate(
@@ -79,7 +81,7 @@ class ValidationAsker:
             do_sample=False,
             synced_gpus=self.sharded,
         )
-        texts: list[str] = self.processor.batch_decode(
+        answers: list[str] = self.processor.batch_decode(
             outputs[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
         )
-        return texts
+        return answers

@@ -102,10 +102,10 @@ def train_loop(config: dict[str, Any]) -> None:
     """`config["loop"]` is a LoopConfig. Continues from the run's last checkpoint where there is one."""
     loop: LoopConfig = config["loop"]
     set_seed(loop.seed)
+    if loop.logs is not None:
+        os.environ["TENSORBOARD_LOGGING_DIR"] = loop.logs
     with tempfile.TemporaryDirectory() as output:
         trainer = build_trainer(loop, output)
-        if loop.logs is not None:
-            os.environ["TENSORBOARD_LOGGING_DIR"] = loop.logs
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
             trainer.train()
