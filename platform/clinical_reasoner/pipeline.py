@@ -12,6 +12,7 @@ from clinical_reasoner.evaluation.answers import make_answers
 from clinical_reasoner.evaluation.cohort_page import make_cohort_page
 from clinical_reasoner.evaluation.predictions import make_predictions
 from clinical_reasoner.evaluation.stage import make_report, print_comparison
+from clinical_reasoner.evaluation.student_cards import finish_students
 from clinical_reasoner.evidence.stage import make_findings
 from clinical_reasoner.evidence.summary import print_cohort
 from clinical_reasoner.holding import held
@@ -76,6 +77,7 @@ def evaluate_models(config: PipelineConfig) -> None:
             pass
         make_predictions(config, run)
         make_report(config, run)
+        finish_students(config, run)
         print_comparison(run)
 
 
