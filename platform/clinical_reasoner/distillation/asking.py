@@ -11,7 +11,7 @@ from sklearn.metrics import f1_score
 from trl.data_utils import prepare_multimodal_messages
 
 from clinical_reasoner.asks import ASK_KINDS
-from clinical_reasoner.distillation.collating import read_picture
+from clinical_reasoner.distillation.bases import read_picture
 from clinical_reasoner.llm.answers import Answer, parse_answer
 from clinical_reasoner.records import Ask
 from clinical_reasoner.runs import RunFolder

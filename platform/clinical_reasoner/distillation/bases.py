@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
+
+from PIL import Image
 
 from clinical_reasoner.cluster import local_or_name
 from clinical_reasoner.config.student import LoraConfig, StudentConfig
 from clinical_reasoner.errors import UserError
+from clinical_reasoner.runs import RunFolder
 
 
 def load_processor(base: str, pictures: bool) -> Any:
@@ -34,6 +38,22 @@ def load_processor(base: str, pictures: bool) -> Any:
 
 def tokenizer_of(processor: Any) -> Any:
     return getattr(processor, "tokenizer", processor)
+
+
+def read_picture(run: RunFolder, name: str) -> Image.Image:
+    """A picture below the run folder, in colour, as image processors take it."""
+    return Image.open(io.BytesIO(run.read_bytes(name))).convert("RGB")
+
+
+def picture_tokens(processor: Any, picture: Any) -> int:
+    """Tokens that a picture (PIL) takes in a prompt, with what stands around it."""
+    from trl.data_utils import prepare_multimodal_messages
+
+    turn = [{"role": "user", "content": "?"}]
+    text = processor.apply_chat_template(prepare_multimodal_messages(turn, images=[picture]), tokenize=False)
+    alone = processor.apply_chat_template(prepare_multimodal_messages(turn), tokenize=False)
+    seen = processor(text=[text], images=[[picture]], add_special_tokens=False)["input_ids"][0]
+    return len(seen) - len(tokenizer_of(processor)(alone, add_special_tokens=False)["input_ids"])
 
 
 def check_context(base: str, max_length: int) -> None:

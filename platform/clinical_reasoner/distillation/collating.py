@@ -5,16 +5,15 @@ Shapes: B examples, L tokens, K labels.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from PIL import Image
 
 from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.config.arms import ArmConfig
+from clinical_reasoner.distillation.bases import read_picture
 from clinical_reasoner.llm.answers import option_place
 from clinical_reasoner.llm.prompting import render_answer
 from clinical_reasoner.records import Ask
@@ -116,11 +115,6 @@ class AnswerCollator:
         if not example.get("images"):
             return dict(example)
         return {**example, "images": [read_picture(self.run, name) for name in example["images"]]}
-
-
-def read_picture(run: RunFolder, name: str) -> Image.Image:
-    """A picture below the run folder, in colour, as image processors take it."""
-    return Image.open(io.BytesIO(run.read_bytes(name))).convert("RGB")
 
 
 def answers_in(labels: Sequence[int]) -> Iterator[tuple[int, list[int]]]:

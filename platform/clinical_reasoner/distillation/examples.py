@@ -127,9 +127,10 @@ def _of_teacher(rationales: Iterable[Row], arm: ArmConfig) -> tuple[dict[Visit, 
     return {key: text for key, (_, text) in best.items()}, means
 
 
-def count_tokens(examples: pa.Table, tokenizer: Any) -> list[int]:
-    """Length of each example under the tokenizer's chat template, tokens, without the picture's."""
+def count_tokens(examples: pa.Table, tokenizer: Any, of_picture: int = 0) -> list[int]:
+    """Length of each example under the tokenizer's chat template, tokens, with those of its picture."""
     return [
-        len(tokenizer.apply_chat_template([*row["prompt"], *row["completion"]], tokenize=True, return_dict=False))
+        of_picture
+        + len(tokenizer.apply_chat_template([*row["prompt"], *row["completion"]], tokenize=True, return_dict=False))
         for row in examples.select(["prompt", "completion"]).to_pylist()
     ]

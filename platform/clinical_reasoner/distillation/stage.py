@@ -9,7 +9,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clinical_reasoner.config.pipeline import PipelineConfig
-from clinical_reasoner.distillation.bases import check_context, load_processor, tokenizer_of
+from clinical_reasoner.distillation.bases import (
+    check_context,
+    load_processor,
+    picture_tokens,
+    read_picture,
+    tokenizer_of,
+)
 from clinical_reasoner.distillation.card import student_card
 from clinical_reasoner.distillation.examples import count_tokens, make_examples, make_prompts
 from clinical_reasoner.distillation.export import export_student
@@ -43,9 +49,9 @@ def _make_student(config: PipelineConfig, run: RunFolder, student: Student) -> M
     def make() -> Rows:
         task = load_task(config.task.file)
         check_context(student.settings.base, student.settings.max_length)
-        tokenizer = tokenizer_of(load_processor(student.settings.base, student.settings.inputs != "text"))
+        processor = load_processor(student.settings.base, student.settings.inputs != "text")
         teacher = _rows_of(run, config.teacher.model)
-        examples, rejected = _fitting_examples(run, teacher, student, "train", task, tokenizer)
+        examples, rejected = _fitting_examples(run, teacher, student, "train", task, processor)
         run.write_rejected(stage.name, to_table(rejected, REJECTED))
         if not examples.num_rows:
             raise UserError(f"{stage.name}: no usable training example; see rejected/ and rationales/reject_reason")
@@ -87,13 +93,15 @@ def _validation(run: RunFolder, student: Student, task: DiagnosisTask) -> pa.Tab
 
 
 def _fitting_examples(
-    run: RunFolder, teacher: list[dict[str, Any]], student: Student, split: Split, task: DiagnosisTask, tokenizer: Any
+    run: RunFolder, teacher: list[dict[str, Any]], student: Student, split: Split, task: DiagnosisTask, processor: Any
 ) -> tuple[pa.Table, list[RejectedRow]]:
     """Examples of a split that fit into `max_length`, with their `length`; nothing is cut, and a visit of which one
     example is too long has none."""
     findings = run.read_table("findings", FINDINGS).to_pylist()
     examples, rejected = make_examples(findings, teacher, student, split, task)
-    lengths, limit = count_tokens(examples, tokenizer), student.settings.max_length
+    first = next((name for name in examples["picture"].to_pylist() if name is not None), None)
+    of_picture = 0 if first is None else picture_tokens(processor, read_picture(run, first))
+    lengths, limit = count_tokens(examples, tokenizer_of(processor), of_picture), student.settings.max_length
     visits = list(zip(*(examples[name].to_pylist() for name in ("patient_id", "visit_id")), strict=True))
     longest: dict[tuple[str, str], int] = {}
     for visit, length in zip(visits, lengths, strict=True):

@@ -49,8 +49,9 @@ def _figures(metrics: dict[str, Any], calibration: Calibration | str, synthetic:
     seeds = metrics.get("seeds", 1)
     patients = "synthetic patients" if synthetic else "patients"
     lines = [
-        f"Test split, {metrics['n']} visits of {metrics['n_subjects']} {patients}; 95 % intervals from a bootstrap over "
-        f"subjects{' and seeds' if seeds > 1 else ''}; mean of {seeds} seed{'s' if seeds > 1 else ''} of this arm.",
+        f"Test split, {metrics['n']} visits of {metrics['n_subjects']} {patients}; mean of {seeds} "
+        f"seed{'s' if seeds > 1 else ''} of this arm, 95 % intervals from a bootstrap over subjects"
+        f"{' and seeds' if seeds > 1 else ''}.",
         "",
         "| | |",
         "|---|---|",
