@@ -123,6 +123,14 @@ class FindingsRow(_Row):
     """NIfTI file below the run folder: the head as a cube for 3-D networks."""
 
 
+class Candidates(_Row):
+    """Tokens that could have stood at one place of a model's answer, the most probable first."""
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    """Natural logarithm of each one's probability."""
+
+
 class RationaleRow(_Row):
     """One ask of one teacher (or student) about one visit."""
 
@@ -162,6 +170,10 @@ class RationaleRow(_Row):
     """Whether students may learn from it; None: not accepted, or accepted and not needed."""
     prompt_tokens: int = Field(ge=0)
     output_tokens: int = Field(ge=0)
+    token_ids: tuple[int, ...] | None = None
+    """Tokens of `text` under the model's own tokenizer, where `rationales.token_candidates` keeps them."""
+    candidates: tuple[Candidates, ...] | None = None
+    """For each of them."""
 
 
 class PredictionRow(_Row):

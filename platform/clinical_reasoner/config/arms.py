@@ -27,6 +27,10 @@ class ArmConfig(StrictConfig):
     soft_labels: float = Field(default=0.0, ge=0, le=1)
     """Share of the loss at the option letter that is the divergence from the teacher's probabilities of the labels
     (KL(teacher || student) over the option letters); the rest is that of the recorded diagnosis."""
+    token_distillation: float = Field(default=0.0, ge=0, le=1)
+    """Share of the loss at each token of the teacher's answer that is the divergence from the teacher's distribution
+    (KL(teacher || student) over `rationales.token_candidates`); the rest is that of the token itself. Teacher and
+    student must have the same tokens."""
     rationales: tuple[RationaleSource, ...] = Field(default=("reasoned", "hinted"), min_length=1)
     """Which of the teacher's rationales may be learnt from, the best one of a visit in this order."""
 

@@ -79,10 +79,17 @@ class PipelineConfig(CohortRunConfig):
                 f"{place}.arms has {name!r} with soft_labels, but no ask of rationales.asks that gives probabilities "
                 "of labels has 'train'; add e.g. 'rationales.asks={direct: [train, test]}'"
             )
-        if student.training.batching == "packing" and (arm.soft_labels or len(set(arm.tasks.values())) > 1):
+        if arm.token_distillation and (self.teacher.base_url or self.teacher.deployment or not asked.token_candidates):
             raise ValueError(
-                f"{place}.training.batching='packing' keeps no weight and no soft label of its examples, which arm "
-                f"{name!r} has; take 'group_by_length'"
+                f"{place}.arms has {name!r} with token_distillation, which needs rationales.token_candidates of 1 or "
+                "more (e.g. 5) and a teacher in an engine of the cluster (neither teacher.base_url nor "
+                "teacher.deployment)"
+            )
+        weighted = arm.soft_labels or arm.token_distillation or len(set(arm.tasks.values())) > 1
+        if student.training.batching == "packing" and weighted:
+            raise ValueError(
+                f"{place}.training.batching='packing' keeps neither weights nor the teacher's probabilities of its "
+                f"examples, which arm {name!r} has; take 'group_by_length'"
             )
 
     @model_validator(mode="after")

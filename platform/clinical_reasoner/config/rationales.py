@@ -61,6 +61,9 @@ class RationalesConfig(StrictConfig):
     asked for a length."""
     accepted_words: LengthBounds = LengthBounds()
     """Rationales that are shorter or longer are not trained on."""
+    token_candidates: int = Field(default=0, ge=0, le=20)
+    """Tokens that are kept with their log-probabilities at each place of an answer with a rationale, the most probable
+    ones, for arms with `token_distillation`; 0 keeps none. Only of teachers in an engine of the cluster."""
     rows_per_block: int = Field(default=50, ge=1)
     """Asks per block of work: what a kill can lose at the most, for each engine."""
 

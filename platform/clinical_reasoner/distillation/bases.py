@@ -66,6 +66,20 @@ def check_context(base: str, max_length: int) -> None:
         raise UserError(f"student base {base!r} reads {context} tokens; max_length={max_length} is more than that")
 
 
+def check_same_tokens(teacher: str, base: str) -> None:
+    """Raises UserError where teacher and student base have other tokens: the teacher's probabilities of its tokens then
+    say nothing about the student's."""
+    from transformers import AutoTokenizer
+
+    of_teacher, of_base = (AutoTokenizer.from_pretrained(local_or_name(one)).get_vocab() for one in (teacher, base))
+    differing = {token for token, number in of_teacher.items() if of_base.get(token) != number}
+    if differing:
+        raise UserError(
+            f"token_distillation: {len(differing)} of the {len(of_teacher)} tokens of teacher {teacher!r} are others "
+            f"in student base {base!r}; take two models of one family, or soft_labels, which need no common tokens"
+        )
+
+
 def load_model(settings: StudentConfig, base: str) -> Any:
     """The base in float32, or with `lora.quantize_base` in 4 bits. Raises UserError for 4 bits without CUDA."""
     import torch

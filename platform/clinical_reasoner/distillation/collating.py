@@ -14,6 +14,7 @@ import torch
 from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.config.arms import ArmConfig
 from clinical_reasoner.distillation.bases import read_picture
+from clinical_reasoner.distillation.teacher_tokens import lay_candidates
 from clinical_reasoner.llm.answers import option_place
 from clinical_reasoner.llm.prompting import render_answer
 from clinical_reasoner.records import Ask
@@ -83,12 +84,14 @@ class AnswerCollator:
 
     def __call__(self, examples: list[Example]) -> Any:
         """Adds `token_weights` (B, L), and with soft labels `option_places` (B, L) bool and `soft_labels` (B, K), a row
-        of zeros where the teacher gave none. Raises DiagnosisTokenError."""
+        of zeros where the teacher gave none; with token-level distillation `candidate_ids` and `candidate_mass`
+        (B, L, C). Raises DiagnosisTokenError."""
         batch = self.inner([self._with_pictures(example) for example in examples])
         labels = batch["labels"]
         weights, places = torch.zeros(labels.shape), torch.zeros(labels.shape, dtype=torch.bool)
+        found = [list(answers_in(row)) for row in labels.tolist()]
         for row, example in enumerate(examples):
-            for start, ids in answers_in(labels[row].tolist()):
+            for start, ids in found[row]:
                 weights[row, start : start + len(ids)] = float(example.get("weight", 1.0))
                 # Of joined texts it is not known which is whose; arms with several weights are never joined.
                 place = self._place(ids, example.get("ask"))
@@ -100,6 +103,9 @@ class AnswerCollator:
             batch["option_places"] = places
             none = [0.0] * len(self.task.labels)
             batch["soft_labels"] = torch.tensor([example["soft_label"] or none for example in examples])
+        if self.arm.token_distillation:
+            answers = [(row, *one, examples[row]) for row in range(len(examples)) for one in found[row]]
+            batch["candidate_ids"], batch["candidate_mass"] = lay_candidates(answers, tuple(labels.shape))
         return batch
 
     def _place(self, ids: list[int], ask: Ask | None) -> int | None:

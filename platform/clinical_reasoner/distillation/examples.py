@@ -15,7 +15,7 @@ from clinical_reasoner.config.student import Inputs
 from clinical_reasoner.distillation.students import Student
 from clinical_reasoner.evidence.description import seen_description
 from clinical_reasoner.llm.prompting import render_answer, render_messages
-from clinical_reasoner.records import Ask, RejectedRow, Split
+from clinical_reasoner.records import RATIONALES, Ask, RejectedRow, Split
 from clinical_reasoner.task import DiagnosisTask
 
 Row = dict[str, Any]
@@ -31,12 +31,15 @@ EXAMPLES = pa.schema(
         ("weight", pa.float64()),
         ("soft_label", pa.list_(pa.float64())),
         ("picture", pa.string()),
+        ("teacher_ids", RATIONALES.field("token_ids").type),
+        ("teacher_candidates", RATIONALES.field("candidates").type),
         ("prompt", pa.list_(_MESSAGE)),
         ("completion", pa.list_(_MESSAGE)),
     ]
 )
 """`weight` is that of the example's task in the loss; `soft_label` the teacher's probabilities in the order of the
-task's labels, where the arm uses them; `picture` a file below the run folder, where the student sees one."""
+task's labels, and `teacher_ids` and `teacher_candidates` its tokens and what else it could have written, where the arm
+uses them; `picture` a file below the run folder, where the student sees one."""
 
 
 def make_examples(
@@ -53,6 +56,7 @@ def make_examples(
     """
     inputs = student.settings.inputs
     written, soft = _of_teacher(rationales, student.arm)
+    token_level = student.arm.token_distillation > 0
     rows: list[Row] = []
     rejected: list[RejectedRow] = []
     for number, visit in enumerate(findings, start=1):
@@ -67,13 +71,17 @@ def make_examples(
             rejected.append(RejectedRow(source=f"findings row {number}", stage=student.stage, reason=reason))
             continue
         for ask in asks:
-            answer = render_answer(ask, written.get(key, ""), visit["label"], task)
+            of_teacher = written.get(key, {"rationale": ""})
+            reasons = token_level and ASK_KINDS[ask].gives_rationale
+            answer = render_answer(ask, of_teacher["rationale"], visit["label"], task)
             rows.append(
                 {
                     **{name: visit[name] for name in ("patient_id", "visit_id", "label")},
                     **_question(visit, ask, inputs, task),
                     "weight": student.arm.tasks[ask],
                     "soft_label": soft.get(key) if ASK_KINDS[ask].gives_label else None,
+                    "teacher_ids": of_teacher.get("token_ids") if reasons else None,
+                    "teacher_candidates": of_teacher.get("candidates") if reasons else None,
                     "completion": [{"role": "assistant", "content": answer}],
                 }
             )
@@ -110,9 +118,9 @@ def _unusable(visit: Row, inputs: Inputs) -> str | None:
     return None
 
 
-def _of_teacher(rationales: Iterable[Row], arm: ArmConfig) -> tuple[dict[Visit, str], dict[Visit, list[float]]]:
-    """The rationale of each visit, and the teacher's probabilities of its labels, as far as the arm uses them."""
-    best: dict[Visit, tuple[int, str]] = {}
+def _of_teacher(rationales: Iterable[Row], arm: ArmConfig) -> tuple[dict[Visit, Row], dict[Visit, list[float]]]:
+    """The row whose rationale each visit has, and the teacher's probabilities of its labels where the arm uses them."""
+    best: dict[Visit, tuple[int, Row]] = {}
     probabilities: defaultdict[Visit, list[tuple[float, ...]]] = defaultdict(list)
     for row in rationales:
         key = (row["patient_id"], row["visit_id"])
@@ -120,11 +128,11 @@ def _of_teacher(rationales: Iterable[Row], arm: ArmConfig) -> tuple[dict[Visit, 
         if row["rationale"] and source in arm.rationales:
             rank = arm.rationales.index(source)
             if key not in best or rank < best[key][0]:
-                best[key] = (rank, row["rationale"])
+                best[key] = (rank, row)
         if arm.soft_labels and row["probabilities"] is not None:
             probabilities[key].append(row["probabilities"])
     means = {key: np.mean(values, axis=0).tolist() for key, values in probabilities.items()}
-    return {key: text for key, (_, text) in best.items()}, means
+    return {key: row for key, (_, row) in best.items()}, means
 
 
 def count_tokens(examples: pa.Table, tokenizer: Any, of_picture: int = 0) -> list[int]:

@@ -8,9 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clinical_reasoner.config.arms import ArmConfig
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.distillation.bases import (
     check_context,
+    check_same_tokens,
     load_processor,
     picture_tokens,
     read_picture,
@@ -48,9 +50,11 @@ def _make_student(config: PipelineConfig, run: RunFolder, student: Student) -> M
 
     def make() -> Rows:
         task = load_task(config.task.file)
+        if student.arm.token_distillation:
+            check_same_tokens(config.teacher.model, student.settings.base)
         check_context(student.settings.base, student.settings.max_length)
         processor = load_processor(student.settings.base, student.settings.inputs != "text")
-        teacher = _rows_of(run, config.teacher.model)
+        teacher = _rows_of(run, config.teacher.model, student.arm)
         examples, rejected = _fitting_examples(run, teacher, student, "train", task, processor)
         run.write_rejected(stage.name, to_table(rejected, REJECTED))
         if not examples.num_rows:
@@ -78,9 +82,10 @@ def _exported(metrics: dict[str, float]) -> dict[str, Any]:
     return {"exported at step": metrics["step"], **({"macro-F1 on validation": round(asked, 3)} if asked >= 0 else {})}
 
 
-def _rows_of(run: RunFolder, teacher: str) -> list[dict[str, Any]]:
+def _rows_of(run: RunFolder, teacher: str, arm: ArmConfig) -> list[dict[str, Any]]:
     table = run.read_table("rationales", RATIONALES)
     columns = ["patient_id", "visit_id", "rationale", "selected", "probabilities"]
+    columns += ["token_ids", "candidates"] if arm.token_distillation else []
     rows: list[dict[str, Any]] = table.filter(pc.equal(table["model"], teacher)).select(columns).to_pylist()
     return rows
 

@@ -12,8 +12,11 @@ from trl import SFTTrainer
 from clinical_reasoner.config.arms import ArmConfig
 from clinical_reasoner.distillation.sampling import EpochSampler
 from clinical_reasoner.distillation.sharding import check_sharded, shard_on_cpu
+from clinical_reasoner.distillation.teacher_tokens import with_divergence
 
 MACRO_F1 = "eval_macro_f1"
+FROM_TEACHER = ("option_places", "soft_labels", "candidate_ids", "candidate_mass")
+"""Of a batch: what the loss takes from the teacher besides the answer."""
 Logs = dict[str, float]
 
 
@@ -54,14 +57,14 @@ class Distiller(SFTTrainer):
         if self.args.fsdp and self.args.world_size > 1:
             check_sharded(model)
         weights = inputs.pop("token_weights")[:, 1:]
-        places, soft = inputs.pop("option_places", None), inputs.pop("soft_labels", None)
+        teacher = {name: inputs.pop(name) for name in FROM_TEACHER if name in inputs}
         labels = inputs["labels"][:, 1:]
-        if soft is None:
+        if not teacher:
             losses = -model(**inputs, use_cache=False, fused_lm_head=True).log_probs
         else:
             rest = {name: value for name, value in inputs.items() if name != "labels"}
             logits = model(**rest, use_cache=False).logits[:, :-1].float()
-            losses = soft_label_losses(logits, labels, places[:, 1:], soft, self._options, self._arm.soft_labels)
+            losses = self._mixed(logits, labels, teacher)
         items = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
         loss = (losses * weights).sum() / torch.as_tensor(items).clamp(min=1)
         if not torch.isfinite(loss):
@@ -70,6 +73,17 @@ class Distiller(SFTTrainer):
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes
         return loss
+
+    def _mixed(self, logits: torch.Tensor, labels: torch.Tensor, teacher: dict[str, torch.Tensor]) -> torch.Tensor:
+        """(B, L) token losses with what the teacher thought of labels and tokens; logits (B, L, V)."""
+        losses = cross_entropy(logits.transpose(1, 2), labels, reduction="none", ignore_index=-100)
+        if "candidate_ids" in teacher:
+            ids, mass = teacher["candidate_ids"][:, 1:], teacher["candidate_mass"][:, 1:]
+            losses = with_divergence(losses, logits, ids, mass, self._arm.token_distillation)
+        if "soft_labels" in teacher:
+            places, soft = teacher["option_places"][:, 1:], teacher["soft_labels"]
+            losses = soft_label_losses(losses, logits, places, soft, self._options, self._arm.soft_labels)
+        return losses
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         data: Any = self.train_dataset if train_dataset is None else train_dataset
@@ -92,19 +106,18 @@ class Distiller(SFTTrainer):
 
 
 def soft_label_losses(
+    losses: torch.Tensor,
     logits: torch.Tensor,
-    labels: torch.Tensor,
     places: torch.Tensor,
     soft: torch.Tensor,
     options: list[int],
     share: float,
 ) -> torch.Tensor:
-    """(B, L) token losses; at the option letter (1 - share) x cross-entropy + share x KL(teacher || student) over the
+    """(B, L) token losses; at the option letter (1 - share) x loss + share x KL(teacher || student) over the
     option letters (Hinton et al. 2015, arXiv:1503.02531, at temperature 1).
 
-    logits (B, L, V), labels (B, L), places (B, L) bool, soft (B, K): a row of zeros has no soft label.
+    losses (B, L), logits (B, L, V), places (B, L) bool, soft (B, K): a row of zeros has no soft label.
     """
-    losses = cross_entropy(logits.transpose(1, 2), labels, reduction="none", ignore_index=-100)
     rows, tokens = places.nonzero(as_tuple=True)
     known = soft[rows].sum(-1) > 0
     rows, tokens = rows[known], tokens[known]

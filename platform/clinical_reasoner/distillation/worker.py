@@ -154,7 +154,7 @@ def build_trainer(loop: LoopConfig, output: str) -> Distiller:
 def _dataset(run: RunFolder, loop: LoopConfig) -> Dataset:
     """Columns that TRL reads, and those of the loss. Lengths are those of the texts; all pictures have one size."""
     rows = run.read_table(loop.examples).to_pylist()
-    names = ("ask", "weight", "soft_label", "prompt", "completion", "length")
+    names = ("ask", "weight", "soft_label", "prompt", "completion", "length", "teacher_ids", "teacher_candidates")
     pictures = loop.settings.inputs != "text"
     return Dataset.from_list(
         [{**{name: row[name] for name in names}, **({"images": [row["picture"]]} if pictures else {})} for row in rows]

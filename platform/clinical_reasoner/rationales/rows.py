@@ -24,7 +24,7 @@ from clinical_reasoner.llm.prompting import PROMPT_VERSION, Exemplar, Message, r
 from clinical_reasoner.rationales.asks import visit_key
 from clinical_reasoner.rationales.counts import ENGINE
 from clinical_reasoner.rationales.exemplars import ExemplarChoice
-from clinical_reasoner.records import RationaleRow
+from clinical_reasoner.records import Candidates, RationaleRow
 from clinical_reasoner.runs import RunFolder
 from clinical_reasoner.task import DiagnosisTask
 
@@ -143,6 +143,11 @@ class RationaleFinisher:
             reject_reason=reason,
             prompt_tokens=generation.prompt_tokens,
             output_tokens=generation.output_tokens,
+            token_ids=generation.token_ids or None,
+            candidates=tuple(
+                Candidates(ids=tuple(place), logprobs=tuple(place.values())) for place in generation.candidates
+            )
+            or None,
         ).model_dump()
 
     def _flags(self, row: Row, generation: Generation, answer: Answer | ParseFailure) -> tuple[Flag, ...]:
