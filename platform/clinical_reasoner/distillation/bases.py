@@ -15,25 +15,36 @@ from clinical_reasoner.runs import RunFolder
 
 def load_processor(base: str, pictures: bool) -> Any:
     """The tokenizer, or the processor of a vision-language model, whose `tokenizer` it then has. Raises UserError where
-    there is no chat template."""
+    there is no chat template, and where a student of `pictures` could not see them."""
     from transformers import AutoProcessor, AutoTokenizer
 
-    source = local_or_name(base)
-    if not pictures:
-        processor = AutoTokenizer.from_pretrained(source)
-    else:
-        processor = AutoProcessor.from_pretrained(source)
-        if getattr(processor, "image_processor", None) is None:
-            raise UserError(
-                f"student base {base!r} has no image processor: for inputs of `image` or `both` give a vision-language "
-                "model, e.g. HuggingFaceTB/SmolVLM-256M-Instruct"
-            )
+    source, sees = local_or_name(base), is_vision_language(base)
+    if pictures and not sees:
+        raise UserError(
+            f"student base {base!r} sees no pictures: for inputs of `image` or `both` give a vision-language model, "
+            "e.g. HuggingFaceTB/SmolVLM-256M-Instruct"
+        )
+    processor = (AutoProcessor if sees else AutoTokenizer).from_pretrained(source)
     if not processor.chat_template:
         raise UserError(
             f"student base {base!r} has no chat template: take its instruction-tuned sister, or put a "
             "chat_template.jinja into its folder"
         )
     return processor
+
+
+def is_vision_language(base: str) -> bool:
+    """Whether a model has a vision tower beside its language model."""
+    from transformers import AutoConfig
+
+    return hasattr(AutoConfig.from_pretrained(local_or_name(base)), "vision_config")
+
+
+def model_class(base: str) -> Any:
+    """The class of transformers that loads it, also for a vision-language model that is given texts alone."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    return AutoModelForImageTextToText if is_vision_language(base) else AutoModelForCausalLM
 
 
 def tokenizer_of(processor: Any) -> Any:
@@ -83,9 +94,9 @@ def check_same_tokens(teacher: str, base: str) -> None:
 def load_model(settings: StudentConfig, base: str) -> Any:
     """The base in float32, or with `lora.quantize_base` in 4 bits. Raises UserError for 4 bits without CUDA."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
 
-    kind = AutoModelForCausalLM if settings.inputs == "text" else AutoModelForImageTextToText
+    kind = model_class(base)
     if settings.lora is None or not settings.lora.quantize_base:
         return kind.from_pretrained(base, dtype=torch.float32)
     if not torch.cuda.is_available():

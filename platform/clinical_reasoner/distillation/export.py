@@ -8,7 +8,7 @@ from typing import Any
 
 from clinical_reasoner.cluster import local_or_name
 from clinical_reasoner.config.student import StudentConfig
-from clinical_reasoner.distillation.bases import load_processor
+from clinical_reasoner.distillation.bases import load_processor, model_class
 from clinical_reasoner.runs import RunFolder
 
 CARD, CALIBRATION = "README.md", "calibration.json"
@@ -36,9 +36,8 @@ def export_student(checkpoint: Any, settings: StudentConfig, run: RunFolder, nam
 def merged_model(trained: str, settings: StudentConfig) -> Any:
     """The model of a checkpoint's folder in bf16; with LoRA the base with its adapters merged in float32."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-    kind = AutoModelForCausalLM if settings.inputs == "text" else AutoModelForImageTextToText
+    kind = model_class(settings.base)
     if settings.lora is None:
         return kind.from_pretrained(trained, dtype=torch.bfloat16)
     from peft import PeftModel
