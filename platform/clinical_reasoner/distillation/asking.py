@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from sklearn.metrics import f1_score
-from trl.data_utils import prepare_multimodal_messages
 
 from clinical_reasoner.asks import ASK_KINDS
-from clinical_reasoner.distillation.bases import read_picture
+from clinical_reasoner.distillation.bases import chat_text, read_picture
 from clinical_reasoner.llm.answers import Answer, parse_answer
 from clinical_reasoner.records import Ask
 from clinical_reasoner.runs import RunFolder
@@ -60,11 +59,10 @@ class ValidationAsker:
     @torch.no_grad()
     def _answers(self, model: Any, batch: list[dict[str, Any]]) -> list[str]:
         pictures = [[read_picture(self.run, row["picture"])] for row in batch if row["picture"]]
-        chats = [
-            prepare_multimodal_messages(row["prompt"], images=pictures[place]) if pictures else row["prompt"]
+        texts = [
+            chat_text(self.processor, row["prompt"], pictures[place][0] if pictures else None, generation=True)
             for place, row in enumerate(batch)
         ]
-        texts = [self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
         inputs = self.processor(
             text=texts,
             **({"images": pictures} if pictures else {}),

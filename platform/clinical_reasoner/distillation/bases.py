@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 from PIL import Image
@@ -10,6 +11,7 @@ from PIL import Image
 from clinical_reasoner.cluster import local_or_name
 from clinical_reasoner.config.student import LoraConfig, StudentConfig
 from clinical_reasoner.errors import UserError
+from clinical_reasoner.llm.prompting import Message
 from clinical_reasoner.runs import RunFolder
 
 
@@ -56,14 +58,23 @@ def read_picture(run: RunFolder, name: str) -> Image.Image:
     return Image.open(io.BytesIO(run.read_bytes(name))).convert("RGB")
 
 
+def chat_text(processor: Any, messages: Sequence[Message], picture: Any = None, generation: bool = False) -> str:
+    """A chat under the model's own template, with the place of a picture (PIL) before the first user's words;
+    `generation`: up to where the answer begins."""
+    chat: Any = list(messages)
+    if tokenizer_of(processor) is not processor:
+        from trl.data_utils import prepare_multimodal_messages
+
+        chat = prepare_multimodal_messages(chat, images=[] if picture is None else [picture])
+    text: str = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=generation)
+    return text
+
+
 def picture_tokens(processor: Any, picture: Any) -> int:
     """Tokens that a picture (PIL) takes in a prompt, with what stands around it."""
-    from trl.data_utils import prepare_multimodal_messages
-
     turn = [{"role": "user", "content": "?"}]
-    text = processor.apply_chat_template(prepare_multimodal_messages(turn, images=[picture]), tokenize=False)
-    alone = processor.apply_chat_template(prepare_multimodal_messages(turn), tokenize=False)
-    seen = processor(text=[text], images=[[picture]], add_special_tokens=False)["input_ids"][0]
+    shown, alone = chat_text(processor, turn, picture), chat_text(processor, turn)
+    seen = processor(text=[shown], images=[[picture]], add_special_tokens=False)["input_ids"][0]
     return len(seen) - len(tokenizer_of(processor)(alone, add_special_tokens=False)["input_ids"])
 
 

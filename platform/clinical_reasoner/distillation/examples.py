@@ -12,6 +12,7 @@ import pyarrow as pa
 from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.config.arms import ArmConfig, RationaleSource
 from clinical_reasoner.config.student import Inputs
+from clinical_reasoner.distillation.bases import chat_text, tokenizer_of
 from clinical_reasoner.distillation.students import Student
 from clinical_reasoner.evidence.description import seen_description
 from clinical_reasoner.llm.prompting import render_answer, render_messages
@@ -135,10 +136,11 @@ def _of_teacher(rationales: Iterable[Row], arm: ArmConfig) -> tuple[dict[Visit, 
     return {key: row for key, (_, row) in best.items()}, means
 
 
-def count_tokens(examples: pa.Table, tokenizer: Any, of_picture: int = 0) -> list[int]:
-    """Length of each example under the tokenizer's chat template, tokens, with those of its picture."""
-    return [
-        of_picture
-        + len(tokenizer.apply_chat_template([*row["prompt"], *row["completion"]], tokenize=True, return_dict=False))
+def count_tokens(examples: pa.Table, processor: Any, of_picture: int = 0) -> list[int]:
+    """Length of each example under the model's chat template, tokens, with those of its picture."""
+    tokenizer = tokenizer_of(processor)
+    texts = [
+        chat_text(processor, [*row["prompt"], *row["completion"]])
         for row in examples.select(["prompt", "completion"]).to_pylist()
     ]
+    return [of_picture + len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]

@@ -16,7 +16,6 @@ from clinical_reasoner.distillation.bases import (
     load_processor,
     picture_tokens,
     read_picture,
-    tokenizer_of,
 )
 from clinical_reasoner.distillation.card import student_card
 from clinical_reasoner.distillation.examples import count_tokens, make_examples, make_prompts
@@ -106,7 +105,7 @@ def _fitting_examples(
     examples, rejected = make_examples(findings, teacher, student, split, task)
     first = next((name for name in examples["picture"].to_pylist() if name is not None), None)
     of_picture = 0 if first is None else picture_tokens(processor, read_picture(run, first))
-    lengths, limit = count_tokens(examples, tokenizer_of(processor), of_picture), student.settings.max_length
+    lengths, limit = count_tokens(examples, processor, of_picture), student.settings.max_length
     visits = list(zip(*(examples[name].to_pylist() for name in ("patient_id", "visit_id")), strict=True))
     longest: dict[tuple[str, str], int] = {}
     for visit, length in zip(visits, lengths, strict=True):
