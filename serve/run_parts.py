@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clinical_reasoner.config.pipeline import PipelineConfig
-from clinical_reasoner.distillation.stage import model_folder, student_stage
+from clinical_reasoner.distillation.students import served_student
 from clinical_reasoner.errors import UserError
 from clinical_reasoner.evidence.description import check_task_fields
 from clinical_reasoner.llm.prompting import Exemplar, load_exemplars
@@ -16,23 +16,26 @@ from clinical_reasoner.task import load_task
 def find_student(config: PipelineConfig) -> str:
     """Path or `s3://` address of the run's student.
 
-    Raises UserError where the student is not finished, or where the run has since remade what it was trained on.
+    Raises UserError where the student is not finished or sees pictures, or where the run has since remade what it was
+    trained on.
     """
-    run, arm = RunFolder(config.run.path), config.serving.student_arm
-    manifest = run.manifest(student_stage(arm))
+    run, student = RunFolder(config.run.path), served_student(config)
+    if student.settings.inputs != "text":
+        raise UserError(f"student.inputs={student.settings.inputs!r}: the endpoint serves students of text alone")
+    manifest = run.manifest(student.stage)
     if manifest is None:
         raise UserError(
-            f"{run.child(student_stage(arm))}: no finished student there (run.path, serving.student_arm); run "
+            f"{run.child(student.stage)}: no finished student there (run.path, serving.student_arm); run "
             "`make demo` first, or jobs/run_pipeline.py with this config"
         )
     for name, identity in manifest.inputs.items():
         upstream = run.manifest(name)
         if upstream is not None and upstream.identity != identity:
             raise UserError(
-                f"{run.child(student_stage(arm))}: trained on another {name!r} than the run now has; run "
+                f"{run.child(student.stage)}: trained on another {name!r} than the run now has; run "
                 "jobs/run_pipeline.py with this config and run.overwrite=true"
             )
-    return run.child(model_folder(arm))
+    return run.child(student.model_folder)
 
 
 def make_panel(config: PipelineConfig) -> Panel:
@@ -40,7 +43,7 @@ def make_panel(config: PipelineConfig) -> Panel:
     task = load_task(config.task.file)
     check_task_fields(task, config.task.file)
     teacher = teacher_role(config.teacher.model, exemplar_choice(config, task), config.rationales.words())
-    return Panel(task, student_role(config.serving.student_arm), teacher, config.serving.threshold)
+    return Panel(task, student_role(served_student(config)), teacher, config.serving.threshold)
 
 
 def shown_exemplar(panel: Panel) -> Exemplar:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Ask = Literal["rationalize", "diagnose", "diagnose_zero_shot", "diagnose_label_first", "direct"]
+Ask = Literal["rationalize", "diagnose", "diagnose_zero_shot", "diagnose_label_first", "direct", "explain"]
 
 
 @dataclass(frozen=True)
@@ -33,4 +33,5 @@ ASK_KINDS: dict[Ask, AskKind] = {
     "diagnose_zero_shot": AskKind("diagnose", "zero_shot", "zero-shot reasoning", uses_exemplars=False),
     "diagnose_label_first": AskKind("diagnose_label_first", "label_first", "label before reasons", label_first=True),
     "direct": AskKind("direct", "direct", "direct", uses_exemplars=False, gives_rationale=False),
+    "explain": AskKind("explain", uses_exemplars=False, gives_label=False),
 }

@@ -13,6 +13,7 @@ from clinical_reasoner.evaluation.cnn import make_cnn
 from clinical_reasoner.evaluation.cohort_page import make_cohort_page
 from clinical_reasoner.evaluation.predictions import make_predictions
 from clinical_reasoner.evaluation.stage import make_report, print_comparison
+from clinical_reasoner.evaluation.student_cards import finish_students
 from clinical_reasoner.evidence.stage import make_findings
 from clinical_reasoner.evidence.summary import print_cohort
 from clinical_reasoner.holding import held
@@ -27,7 +28,7 @@ def run_pipeline(config: PipelineConfig) -> None:
     """Make every stage that is not finished, then print the comparison. Raises RunError, before anything is made, when
     the folder of a model is not there."""
     teachers = [one.model for one in config.teachers().values() if not (one.base_url or one.deployment)]
-    for model in (*teachers, config.student.base):
+    for model in (*teachers, *(student.base for student in config.students().values())):
         model_fingerprint(model)
     for part in (generate_rationales, distill_students, evaluate_models):
         part(config)
@@ -78,6 +79,7 @@ def evaluate_models(config: PipelineConfig) -> None:
         make_cnn(config, run)
         make_predictions(config, run)
         make_report(config, run)
+        finish_students(config, run)
         print_comparison(run)
 
 

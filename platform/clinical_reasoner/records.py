@@ -117,8 +117,18 @@ class FindingsRow(_Row):
     description: str
     slice_paths: tuple[str, ...] = ()
     """PNG files below the run folder: the montage, then its slices."""
+    picture_path: str | None = None
+    """PNG file below the run folder: what vision-language students see."""
     cube_path: str | None = None
     """NIfTI file below the run folder: the head as a cube for 3-D networks."""
+
+
+class Candidates(_Row):
+    """Tokens that could have stood at one place of a model's answer, the most probable first."""
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    """Natural logarithm of each one's probability."""
 
 
 class RationaleRow(_Row):
@@ -160,6 +170,10 @@ class RationaleRow(_Row):
     """Whether students may learn from it; None: not accepted, or accepted and not needed."""
     prompt_tokens: int = Field(ge=0)
     output_tokens: int = Field(ge=0)
+    token_ids: tuple[int, ...] | None = None
+    """Tokens of `text` under the model's own tokenizer, where `rationales.token_candidates` keeps them."""
+    candidates: tuple[Candidates, ...] | None = None
+    """For each of them."""
 
 
 class PredictionRow(_Row):
@@ -169,10 +183,9 @@ class PredictionRow(_Row):
     visit_id: str
     model: str
     arm: str
-    """How it was asked or trained: an arm of `asks.ASK_KINDS`, `label_only`, `rationale_then_label`, `baseline`,
-    `ceiling`."""
+    """How it was asked or trained: an arm of `asks.ASK_KINDS` or of `config.arms`, `baseline`, `ceiling`."""
     seed: int | None = None
-    """Training seed of a model that is trained several times; None for what was not trained here, or only once."""
+    """Training seed of a student; None for what was not trained here, or only once."""
     split: Split
     label: str
     predicted: str | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from clinical_reasoner.config.base import StrictConfig
 from clinical_reasoner.records import Ask, Split
@@ -61,8 +61,20 @@ class RationalesConfig(StrictConfig):
     asked for a length."""
     accepted_words: LengthBounds = LengthBounds()
     """Rationales that are shorter or longer are not trained on."""
+    token_candidates: int = Field(default=0, ge=0, le=20)
+    """Tokens that are kept with their log-probabilities at each place of an answer with a rationale, the most probable
+    ones, for arms with `token_distillation`; 0 keeps none. Only of teachers in an engine of the cluster."""
     rows_per_block: int = Field(default=50, ge=1)
     """Asks per block of work: what a kill can lose at the most, for each engine."""
+
+    @field_validator("asks")
+    @classmethod
+    def _asked_of_teachers(cls, asks: dict[Ask, tuple[Split, ...]]) -> dict[Ask, tuple[Split, ...]]:
+        if "explain" in asks:
+            raise ValueError(
+                "'explain' is a task of students: without a diagnosis no rationale of a teacher is selected"
+            )
+        return asks
 
     def splits_of(self, ask: Ask) -> tuple[Split, ...]:
         return self.asks.get(ask, _ASKED.get(ask, ()))

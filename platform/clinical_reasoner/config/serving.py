@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from clinical_reasoner.config.arms import ArmName
 from clinical_reasoner.config.base import StrictConfig
-from clinical_reasoner.config.student import Arm
 
 
 class ServingConfig(StrictConfig):
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = Field(default=8000, ge=1, le=65535)
-    student_arm: Arm = "rationale_then_label"
-    """Which student of the run answers."""
+    student_arm: ArmName = "rationale_then_label"
+    """Arm of `student` that answers; of several seeds the first one."""
     threshold: float = Field(default=0.8, ge=0, le=1)
     """`auto`: the student's answer stands when its largest probability reaches this, otherwise the teacher is asked."""
     max_ongoing_requests: int = Field(default=192, ge=1)

@@ -2,67 +2,145 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from clinical_reasoner.asks import ASK_KINDS
-from clinical_reasoner.config.student import Arm
+from clinical_reasoner.config.arms import ArmConfig, RationaleSource
+from clinical_reasoner.config.student import Inputs
+from clinical_reasoner.distillation.bases import chat_text, tokenizer_of
+from clinical_reasoner.distillation.students import Student
+from clinical_reasoner.evidence.description import seen_description
 from clinical_reasoner.llm.prompting import render_answer, render_messages
-from clinical_reasoner.records import Ask, RejectedRow, Split
+from clinical_reasoner.records import RATIONALES, Ask, RejectedRow, Split
 from clinical_reasoner.task import DiagnosisTask
 
-ARM_ASKS: dict[Arm, Ask] = {"label_only": "direct", "rationale_then_label": "diagnose"}
-"""The ask with which a student of each arm is trained and later answers, without exemplars."""
+Row = dict[str, Any]
+Visit = tuple[str, str]
 
 _MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
 EXAMPLES = pa.schema(
     [
         ("patient_id", pa.string()),
         ("visit_id", pa.string()),
+        ("ask", pa.string()),
+        ("label", pa.string()),
+        ("weight", pa.float64()),
+        ("soft_label", pa.list_(pa.float64())),
+        ("picture", pa.string()),
+        ("teacher_ids", RATIONALES.field("token_ids").type),
+        ("teacher_candidates", RATIONALES.field("candidates").type),
         ("prompt", pa.list_(_MESSAGE)),
         ("completion", pa.list_(_MESSAGE)),
     ]
 )
+"""`weight` is that of the example's task in the loss; `soft_label` the teacher's probabilities in the order of the
+task's labels, and `teacher_ids` and `teacher_candidates` its tokens and what else it could have written, where the arm
+uses them; `picture` a file below the run folder, where the student sees one."""
 
 
 def make_examples(
-    findings: pa.Table, rationales: pa.Table, arm: Arm, split: Split, task: DiagnosisTask
+    findings: Iterable[Row],
+    rationales: Iterable[Row],
+    student: Student,
+    split: Split,
+    task: DiagnosisTask,
 ) -> tuple[pa.Table, list[RejectedRow]]:
-    """Prompt and completion (chat messages) of each visit of a split, and the visits that have no usable rationale.
+    """One example per task of the arm and visit of a split, and the visits of which none can be made. A visit without a
+    usable rationale has none of the tasks that write one.
 
-    The label is always the recorded diagnosis; the rationale is the first selected one.
+    `rationales` are rows of the student's teacher. The label is always the recorded diagnosis.
     """
-    selected: dict[tuple[str, str], str] = {}
-    for row in rationales.filter(pc.is_valid(rationales["selected"])).to_pylist():
-        selected.setdefault((row["patient_id"], row["visit_id"]), row["rationale"])
-    ask = ARM_ASKS[arm]
-    rows: list[dict[str, Any]] = []
+    inputs = student.settings.inputs
+    written, soft = _of_teacher(rationales, student.arm)
+    token_level = student.arm.token_distillation > 0
+    rows: list[Row] = []
     rejected: list[RejectedRow] = []
-    for number, visit in enumerate(findings.to_pylist(), start=1):
+    for number, visit in enumerate(findings, start=1):
         if visit["split"] != split:
             continue
-        rationale = selected.get((visit["patient_id"], visit["visit_id"]))
-        if ASK_KINDS[ask].gives_rationale and rationale is None:
-            source = f"findings row {number}"
-            rejected.append(RejectedRow(source=source, stage=f"students/{arm}", reason="no selected rationale"))
+        key = (visit["patient_id"], visit["visit_id"])
+        asks = [ask for ask in student.arm.tasks if key in written or not ASK_KINDS[ask].gives_rationale]
+        reason = _unusable(visit, inputs)
+        if not asks and not reason:
+            reason = f"no rationale ({', '.join(student.arm.rationales)})"
+        if reason:
+            rejected.append(RejectedRow(source=f"findings row {number}", stage=student.stage, reason=reason))
             continue
-        answer = render_answer(ask, rationale or "", visit["label"], task)
-        rows.append(
-            {
-                "patient_id": visit["patient_id"],
-                "visit_id": visit["visit_id"],
-                "prompt": render_messages(ask, visit["description"], task),
-                "completion": [{"role": "assistant", "content": answer}],
-            }
-        )
+        for ask in asks:
+            of_teacher = written.get(key, {"rationale": ""})
+            reasons = token_level and ASK_KINDS[ask].gives_rationale
+            answer = render_answer(ask, of_teacher["rationale"], visit["label"], task)
+            rows.append(
+                {
+                    **{name: visit[name] for name in ("patient_id", "visit_id", "label")},
+                    **_question(visit, ask, inputs, task),
+                    "weight": student.arm.tasks[ask],
+                    "soft_label": soft.get(key) if ASK_KINDS[ask].gives_label else None,
+                    "teacher_ids": of_teacher.get("token_ids") if reasons else None,
+                    "teacher_candidates": of_teacher.get("candidates") if reasons else None,
+                    "completion": [{"role": "assistant", "content": answer}],
+                }
+            )
     return pa.Table.from_pylist(rows, schema=EXAMPLES), rejected
 
 
-def count_tokens(examples: pa.Table, tokenizer: Any) -> list[int]:
-    """Length of each example under the tokenizer's chat template, tokens."""
-    return [
-        len(tokenizer.apply_chat_template([*row["prompt"], *row["completion"]], tokenize=True, return_dict=False))
-        for row in examples.to_pylist()
+def make_prompts(findings: Iterable[Row], student: Student, split: Split, task: DiagnosisTask) -> pa.Table:
+    """The prompts with which the finished student is asked about the visits of a split, as EXAMPLES without
+    completions."""
+    rows = [
+        {
+            **{name: visit[name] for name in ("patient_id", "visit_id", "label")},
+            **_question(visit, student.arm.answers, student.settings.inputs, task),
+        }
+        for visit in findings
+        if visit["split"] == split and not _unusable(visit, student.settings.inputs)
     ]
+    return pa.Table.from_pylist(rows, schema=EXAMPLES)
+
+
+def _question(visit: Row, ask: Ask, inputs: Inputs, task: DiagnosisTask) -> Row:
+    """Ask, prompt and picture."""
+    description = seen_description(visit["description"], inputs != "image", task)
+    picture = None if inputs == "text" else visit["picture_path"]
+    return {"ask": ask, "picture": picture, "prompt": render_messages(ask, description, task)}
+
+
+def _unusable(visit: Row, inputs: Inputs) -> str | None:
+    """Why no example can be made of a visit."""
+    if visit["label"] is None:
+        return "no diagnosis"
+    if inputs != "text" and visit["picture_path"] is None:
+        return "no picture of the MRI"
+    return None
+
+
+def _of_teacher(rationales: Iterable[Row], arm: ArmConfig) -> tuple[dict[Visit, Row], dict[Visit, list[float]]]:
+    """The row whose rationale each visit has, and the teacher's probabilities of its labels where the arm uses them."""
+    best: dict[Visit, tuple[int, Row]] = {}
+    probabilities: defaultdict[Visit, list[tuple[float, ...]]] = defaultdict(list)
+    for row in rationales:
+        key = (row["patient_id"], row["visit_id"])
+        source: RationaleSource = row["selected"] or "unselected"
+        if row["rationale"] and source in arm.rationales:
+            rank = arm.rationales.index(source)
+            if key not in best or rank < best[key][0]:
+                best[key] = (rank, row)
+        if arm.soft_labels and row["probabilities"] is not None:
+            probabilities[key].append(row["probabilities"])
+    means = {key: np.mean(values, axis=0).tolist() for key, values in probabilities.items()}
+    return {key: row for key, (_, row) in best.items()}, means
+
+
+def count_tokens(examples: pa.Table, processor: Any, of_picture: int = 0) -> list[int]:
+    """Length of each example under the model's chat template, tokens, with those of its picture."""
+    tokenizer = tokenizer_of(processor)
+    texts = [
+        chat_text(processor, [*row["prompt"], *row["completion"]])
+        for row in examples.select(["prompt", "completion"]).to_pylist()
+    ]
+    return [of_picture + len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]

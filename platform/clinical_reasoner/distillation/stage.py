@@ -1,80 +1,118 @@
-"""Stages `students/ARM`: examples, training, export."""
+"""Stages `students/NAME/ARM/SEED`: examples, training, export."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clinical_reasoner.cluster import local_or_name
+from clinical_reasoner.config.arms import ArmConfig
 from clinical_reasoner.config.pipeline import PipelineConfig
-from clinical_reasoner.config.student import Arm
+from clinical_reasoner.distillation.bases import (
+    check_context,
+    check_same_tokens,
+    load_processor,
+    picture_tokens,
+    read_picture,
+)
 from clinical_reasoner.distillation.card import student_card
-from clinical_reasoner.distillation.examples import count_tokens, make_examples
-from clinical_reasoner.distillation.training import TrainingPlan, export_student, train_student, training_steps
+from clinical_reasoner.distillation.examples import count_tokens, make_examples, make_prompts
+from clinical_reasoner.distillation.export import export_student
+from clinical_reasoner.distillation.students import Student, students_of
+from clinical_reasoner.distillation.training import train_student, training_steps
 from clinical_reasoner.errors import UserError
 from clinical_reasoner.llm.prompting import PROMPT_VERSION
-from clinical_reasoner.records import FINDINGS, RATIONALES, REJECTED, RejectedRow, to_table
+from clinical_reasoner.records import FINDINGS, RATIONALES, REJECTED, RejectedRow, Split, to_table
 from clinical_reasoner.runs import Manifest, RunFolder
 from clinical_reasoner.stages import Rows, Stage, file_fingerprint, model_fingerprint, run_stage, work_folder
-from clinical_reasoner.task import load_task
-
-
-def student_stage(arm: Arm) -> str:
-    return f"students/{arm}"
-
-
-def model_folder(arm: Arm) -> str:
-    """Where below the run folder a finished student lies."""
-    return f"{student_stage(arm)}/model"
+from clinical_reasoner.task import DiagnosisTask, load_task
 
 
 def make_students(config: PipelineConfig, run: RunFolder) -> Iterator[Manifest]:
-    """Train and export every configured arm, one after the other."""
-    for arm in config.student.arms:
-        yield _make_student(config, run, arm)
+    """Train and export every configured student, one after the other."""
+    for student in students_of(config):
+        yield _make_student(config, run, student)
 
 
-def _make_student(config: PipelineConfig, run: RunFolder, arm: Arm) -> Manifest:
-    student = config.student
+def _make_student(config: PipelineConfig, run: RunFolder, student: Student) -> Manifest:
     settings = {
-        "student": student.model_dump(mode="json", exclude={"arms", "epochs", "learning_rate", "engine", "sampling"}),
-        "epochs": student.epochs[arm],
-        "learning_rate": student.learning_rate[arm],
-        "weights": model_fingerprint(student.base),
+        "base": student.settings.base,
+        "weights": model_fingerprint(student.settings.base),
+        "student": student.settings.identity(student.arm_name),
+        "arm": student.arm.model_dump(mode="json"),
         "task": file_fingerprint(config.task.file),
         "prompt_version": PROMPT_VERSION,
     }
-    stage = Stage(student_stage(arm), settings, ["findings", "rationales"])
+    stage = Stage(student.stage, settings, ["findings", "rationales"])
 
     def make() -> Rows:
-        examples, rejected = _fitting_examples(config, run, arm)
+        task = load_task(config.task.file)
+        if student.arm.token_distillation:
+            check_same_tokens(config.teacher.model, student.settings.base)
+        check_context(student.settings.base, student.settings.max_length)
+        processor = load_processor(student.settings.base, student.settings.inputs != "text")
+        teacher = _rows_of(run, config.teacher.model, student.arm)
+        examples, rejected = _fitting_examples(run, teacher, student, "train", task, processor)
         run.write_rejected(stage.name, to_table(rejected, REJECTED))
         if not examples.num_rows:
-            raise UserError(f"student {arm}: no usable training example; see rejected/ and rationales/reject_reason")
-        visits = examples.num_rows + len(rejected)
-        plan = TrainingPlan(arm, training_steps(student, arm, visits), config.run.logical_cpus)
-        checkpoint = train_student(run, work_folder(run, stage), plan, student, examples)
-        card = student_card(config, arm, examples.num_rows)
-        export_student(checkpoint, run, model_folder(arm), card)
-        return Rows(visits, examples.num_rows, len(rejected), {"steps": plan.steps})
+            raise UserError(f"{stage.name}: no usable training example; see rejected/ and rationales/reject_reason")
+        visits = len(set(zip(*(examples[name].to_pylist() for name in ("patient_id", "visit_id")), strict=True)))
+        # Arms with the same epochs take the same steps, whatever part of the visits has a usable rationale.
+        steps = training_steps(student.settings, student.arm_name, visits + len(rejected))
+        work = work_folder(run, stage)
+        checkpoint, metrics = train_student(
+            run, work, student, task, examples, _validation(run, student, task), steps, config.run.logical_cpus
+        )
+        details = {"training visits": visits, "examples": examples.num_rows, "steps": steps, **_exported(metrics)}
+        card = student_card(config, student, details)
+        export_student(checkpoint, student.settings, run, student.model_folder, card)
+        return Rows(visits + len(rejected), visits, len(rejected), details)
 
     return run_stage(run, stage, make, overwrite=config.run.overwrite)
 
 
-def _fitting_examples(config: PipelineConfig, run: RunFolder, arm: Arm) -> tuple[pa.Table, list[RejectedRow]]:
-    """Examples of the training split that fit into `student.max_length`; nothing is cut."""
-    from transformers import AutoTokenizer
+def _exported(metrics: dict[str, float]) -> dict[str, Any]:
+    """Which checkpoint is the student."""
+    from clinical_reasoner.distillation.trainer import MACRO_F1
 
-    task = load_task(config.task.file)
-    findings, rationales = run.read_table("findings", FINDINGS), run.read_table("rationales", RATIONALES)
-    of_teacher = rationales.filter(pc.equal(rationales["model"], config.teacher.model))
-    examples, rejected = make_examples(findings, of_teacher, arm, "train", task)
-    lengths = count_tokens(examples, AutoTokenizer.from_pretrained(local_or_name(config.student.base)))
-    fits = [length <= config.student.max_length for length in lengths]
-    for number, length in enumerate(lengths, start=1):
-        if length > config.student.max_length:
-            reason = f"{length} tokens, more than student.max_length={config.student.max_length}"
-            rejected.append(RejectedRow(source=f"example {number}", stage=student_stage(arm), reason=reason))
-    return examples.filter(pa.array(fits, pa.bool_())), rejected
+    asked = metrics[MACRO_F1]
+    return {"exported at step": metrics["step"], **({"macro-F1 on validation": round(asked, 3)} if asked >= 0 else {})}
+
+
+def _rows_of(run: RunFolder, teacher: str, arm: ArmConfig) -> list[dict[str, Any]]:
+    table = run.read_table("rationales", RATIONALES)
+    columns = ["patient_id", "visit_id", "rationale", "selected", "probabilities"]
+    columns += ["token_ids", "candidates"] if arm.token_distillation else []
+    rows: list[dict[str, Any]] = table.filter(pc.equal(table["model"], teacher)).select(columns).to_pylist()
+    return rows
+
+
+def _validation(run: RunFolder, student: Student, task: DiagnosisTask) -> pa.Table:
+    """Prompts of the visits that the student is asked about while it learns."""
+    findings = run.read_table("findings", FINDINGS).to_pylist()
+    table = make_prompts(findings, student, "validation", task)
+    return table.slice(0, student.settings.validation.visits)
+
+
+def _fitting_examples(
+    run: RunFolder, teacher: list[dict[str, Any]], student: Student, split: Split, task: DiagnosisTask, processor: Any
+) -> tuple[pa.Table, list[RejectedRow]]:
+    """Examples of a split that fit into `max_length`, with their `length`; nothing is cut, and a visit of which one
+    example is too long has none."""
+    findings = run.read_table("findings", FINDINGS).to_pylist()
+    examples, rejected = make_examples(findings, teacher, student, split, task)
+    first = next((name for name in examples["picture"].to_pylist() if name is not None), None)
+    of_picture = 0 if first is None else picture_tokens(processor, read_picture(run, first))
+    lengths, limit = count_tokens(examples, processor, of_picture), student.settings.max_length
+    visits = list(zip(*(examples[name].to_pylist() for name in ("patient_id", "visit_id")), strict=True))
+    longest: dict[tuple[str, str], int] = {}
+    for visit, length in zip(visits, lengths, strict=True):
+        longest[visit] = max(length, longest.get(visit, 0))
+    for number, length in enumerate(longest.values(), start=1):
+        if length > limit:
+            reason = f"{length} tokens, more than max_length={limit}"
+            rejected.append(RejectedRow(source=f"trainable visit {number}", stage=student.stage, reason=reason))
+    fits = pa.array([longest[visit] <= limit for visit in visits], pa.bool_())
+    return examples.append_column("length", pa.array(lengths, pa.int64())).filter(fits), rejected

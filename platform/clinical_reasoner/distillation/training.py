@@ -2,93 +2,128 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
-from dataclasses import dataclass
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from clinical_reasoner.cluster import connect, local_or_name
-from clinical_reasoner.config.student import Arm, StudentConfig
+from clinical_reasoner.config.student import StudentConfig, TrainingConfig
+from clinical_reasoner.distillation.students import Student
 from clinical_reasoner.progress import ProgressBar
 from clinical_reasoner.runs import RunFolder
+from clinical_reasoner.task import DiagnosisTask
 
 
-@dataclass(frozen=True)
-class TrainingPlan:
-    arm: Arm
-    steps: int
-    """Optimizer steps."""
-    logical_cpus: int
-    """Of a Ray that is started for it."""
+def training_steps(settings: StudentConfig, arm: str, visits: int) -> int:
+    """Optimizer steps of `epochs` passes over this many visits, each with one example: an arm of several tasks sees
+    each of them less often in the same steps."""
+    return max(1, ceil(settings.epochs_of(arm) * visits / settings.batch_size))
 
 
-def training_steps(student: StudentConfig, arm: Arm, visits: int) -> int:
-    """Steps of `epochs` passes over all `visits` of the training split, whatever part of them has a usable rationale:
-    arms with the same epochs then take the same number of steps."""
-    return max(1, ceil(student.epochs[arm] * visits / (student.batch_size * student.workers)))
-
-
-def train_student(run: RunFolder, work: str, plan: TrainingPlan, student: StudentConfig, examples: pa.Table) -> Any:
-    """Train one arm; returns the final ray.train.Checkpoint.
+def train_student(
+    run: RunFolder,
+    work: str,
+    student: Student,
+    task: DiagnosisTask,
+    examples: pa.Table,
+    validation: pa.Table,
+    steps: int,
+    logical_cpus: int,
+) -> tuple[Any, dict[str, float]]:
+    """Train one student; returns the ray.train.Checkpoint to export and its metrics: the best one by macro-F1 on the
+    validation split, or without evaluations the last one.
 
     Checkpoints lie below `work` in the run folder, a name of its own for these settings: a killed training continues
     from the last one.
     """
-    connect(plan.logical_cpus)
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    connect(logical_cpus)
     from ray.util.queue import Queue
 
-    from clinical_reasoner.distillation.worker import LoopConfig, train_loop
+    from clinical_reasoner.distillation.worker import LoopConfig
 
     progress = Queue(actor_options={"num_cpus": 0})
-    gpu = student.gpus_per_worker > 0
-    run.write_table(f"{work}/examples", examples.select(["prompt", "completion"]))
+    asked = student.settings.validation.evaluations > 0 and validation.num_rows > 0
+    run.write_table(f"{work}/examples", examples.drop_columns(["patient_id", "visit_id"]))
+    if asked:
+        run.write_table(f"{work}/validation", validation.select(["label", "prompt", "picture"]))
     loop = LoopConfig(
-        base=local_or_name(student.base),
+        base=local_or_name(student.settings.base),
+        arm=student.arm,
+        settings=student.settings,
+        task=task,
+        seed=student.seed,
+        steps=steps,
+        learning_rate=student.settings.learning_rate_of(student.arm_name),
         run=run.path,
         examples=f"{work}/examples",
-        steps=plan.steps,
-        learning_rate=student.learning_rate[plan.arm],
-        batch_size=student.batch_size,
-        max_length=student.max_length,
-        seed=student.seed,
-        gpu=gpu,
+        validation=f"{work}/validation" if asked else None,
+        logs=None if "://" in run.path else run.child(student.stage, "logs"),
         progress=progress,
     )
-    per_worker = {"CPU": 1.0, **({"GPU": student.gpus_per_worker} if gpu else {})}
-    trainer = TorchTrainer(
+    result = _fit(_trainer(loop, run.child(work)), progress, student.stage, steps)
+    return _best(result) if asked else (result.checkpoint, result.metrics)
+
+
+def _trainer(loop: Any, storage: str) -> Any:
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig
+    from ray.train.torch import TorchTrainer
+
+    from clinical_reasoner.distillation.trainer import MACRO_F1
+    from clinical_reasoner.distillation.worker import train_loop
+
+    training = loop.settings.training
+    return TorchTrainer(
         train_loop,
         train_loop_config={"loop": loop},
-        scaling_config=ScalingConfig(num_workers=student.workers, use_gpu=gpu, resources_per_worker=per_worker),
+        scaling_config=_scaling(training),
         run_config=RunConfig(
             name="training",
-            storage_path=run.child(work),
-            checkpoint_config=CheckpointConfig(num_to_keep=1),
-            failure_config=FailureConfig(max_failures=student.max_failures),
+            storage_path=storage,
+            # The last one is kept besides, for a restart.
+            checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute=MACRO_F1),
+            failure_config=FailureConfig(max_failures=training.max_failures),
         ),
     )
-    return _fit(trainer, progress, plan).checkpoint
 
 
-def _fit(trainer: Any, progress: Any, plan: TrainingPlan) -> Any:
+def _scaling(training: TrainingConfig) -> Any:
+    from ray.train import ScalingConfig
+
+    gpu = training.gpus_per_worker > 0
+    # Ray types the pair for its other trainers alone.
+    elastic: Any = (training.min_workers, training.workers)
+    return ScalingConfig(
+        num_workers=training.workers if training.min_workers in (None, training.workers) else elastic,
+        use_gpu=gpu,
+        resources_per_worker={"CPU": 1.0, **({"GPU": training.gpus_per_worker} if gpu else {})},
+    )
+
+
+def _best(result: Any) -> tuple[Any, dict[str, float]]:
+    """The checkpoint with the highest macro-F1, the first of equal ones."""
+    from clinical_reasoner.distillation.trainer import MACRO_F1
+
+    found = sorted(result.best_checkpoints, key=lambda pair: pair[1]["step"])
+    checkpoint, metrics = max(found, key=lambda pair: pair[1][MACRO_F1])
+    return checkpoint, metrics
+
+
+def _fit(trainer: Any, progress: Any, name: str, steps: int) -> Any:
     """`trainer.fit()` with a progress bar fed by the workers. It stays on the main thread, where a signal ends it."""
     from ray.util.queue import Empty
 
     ended = threading.Event()
-    with ProgressBar(f"student {plan.arm}", plan.steps) as bar:
+    with ProgressBar(name, steps) as bar:
 
         def feed() -> None:
             while not ended.is_set():
                 try:
-                    step, steps, loss = progress.get(timeout=0.5)
+                    step, total, note = progress.get(timeout=0.5)
                 except Empty:
                     continue
-                bar.update(step, "" if loss is None else f"loss {loss:.4f}", total=steps)
+                bar.update(step, note, total=total)
 
         feeder = threading.Thread(target=feed, daemon=True)
         feeder.start()
@@ -97,23 +132,3 @@ def _fit(trainer: Any, progress: Any, plan: TrainingPlan) -> Any:
         finally:
             ended.set()
             feeder.join(timeout=2)
-
-
-def export_student(checkpoint: Any, run: RunFolder, name: str, card: str) -> None:
-    """Write a Hugging Face folder that transformers and vLLM load as it is: bf16 weights, tokenizer, chat template,
-    generation config and model card."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils.logging import disable_progress_bar
-
-    from clinical_reasoner.distillation.worker import CHECKPOINT
-
-    disable_progress_bar()  # of reading and writing one small file
-    with checkpoint.as_directory() as folder, tempfile.TemporaryDirectory() as output:
-        trained = str(Path(folder, CHECKPOINT))
-        model = AutoModelForCausalLM.from_pretrained(trained, dtype=torch.bfloat16)
-        model.generation_config.do_sample = False
-        model.save_pretrained(output)
-        AutoTokenizer.from_pretrained(trained).save_pretrained(output)
-        Path(output, "README.md").write_text(card, encoding="utf-8")
-        run.put_folder(output, name)

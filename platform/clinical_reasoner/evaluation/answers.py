@@ -1,4 +1,4 @@
-"""Stages `students/ARM/answers`: each finished student is asked about the test split, as the teacher was."""
+"""Stages `students/NAME/ARM/SEED/answers`: each finished student is asked about the validation and the test split."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import tempfile
 from collections.abc import Iterator
 
 from clinical_reasoner.config.pipeline import PipelineConfig
-from clinical_reasoner.config.student import Arm
-from clinical_reasoner.distillation.examples import ARM_ASKS
-from clinical_reasoner.distillation.stage import model_folder, student_stage
+from clinical_reasoner.distillation.students import Student, students_of
 from clinical_reasoner.llm.batch import Batch, generate
 from clinical_reasoner.llm.generation import Model
 from clinical_reasoner.rationales.asks import ASKS, make_asks
@@ -20,34 +18,29 @@ from clinical_reasoner.stages import Rows, Stage, run_stage, work_folder
 from clinical_reasoner.task import load_task
 
 
-def answers_stage(arm: Arm) -> str:
-    return f"{student_stage(arm)}/answers"
-
-
 def make_answers(config: PipelineConfig, run: RunFolder) -> Iterator[Manifest]:
     """Ask every student of the run, one engine after the other."""
-    for arm in config.student.arms:
-        yield _make_answers(config, run, arm)
+    for student in students_of(config):
+        yield _make_answers(config, run, student)
 
 
-def _make_answers(config: PipelineConfig, run: RunFolder, arm: Arm) -> Manifest:
-    student = config.student
-    settings = {
-        "engine": student.engine.identity(),
-        "sampling": student.sampling.model_dump(mode="json"),
-    }
-    stage = Stage(answers_stage(arm), settings, ["findings", student_stage(arm)])
+def _make_answers(config: PipelineConfig, run: RunFolder, student: Student) -> Manifest:
+    engine, sampling = student.settings.engine, student.settings.sampling
+    settings = {"engine": engine.identity(), "sampling": sampling.model_dump(mode="json")}
+    stage = Stage(student.answers_stage, settings, ["findings", student.stage])
     task = load_task(config.task.file)
 
     def make() -> Rows:
-        name = student_stage(arm)
         visits = (visit for batch in run.batches("findings", FINDINGS) for visit in batch.to_pylist())
-        asks = make_asks(visits, {ARM_ASKS[arm]: ("test",)}, name, seed=student.sampling.seed)
-        renderer = AskRenderer(task, NO_EXEMPLARS)
-        finisher = RationaleFinisher(renderer, name)
+        seen = (visit for visit in visits if student.settings.inputs == "text" or visit["picture_path"])
+        # The validation split calibrates, the test split is reported.
+        asks = make_asks(seen, {student.arm.answers: ("validation", "test")}, student.stage, seed=sampling.seed)
+        renderer = AskRenderer(task, NO_EXEMPLARS, inputs=student.settings.inputs, pictures=run.path)
+        finisher = RationaleFinisher(renderer, student.stage)
         with tempfile.TemporaryDirectory() as scratch:
-            source = run.local_folder(model_folder(arm), scratch)
-            model = Model(source, student.engine, student.sampling, len(task.labels) + 2)
+            source = run.local_folder(student.model_folder, scratch)
+            sees = student.settings.inputs != "text"
+            model = Model(source, engine, sampling, len(task.labels) + 2, sees_pictures=sees)
             batch = Batch(asks, ASKS, work_folder(run, stage), config.rationales.rows_per_block)
             rows = generate(run, batch, model, renderer, finisher, RATIONALES, config.run.logical_cpus)
         with run.table_writer(stage.name, RATIONALES) as writer:

@@ -11,12 +11,12 @@ import pyarrow.compute as pc
 
 from clinical_reasoner import __version__
 from clinical_reasoner.asks import ASK_KINDS
+from clinical_reasoner.config.arms import ARM_TITLES
 from clinical_reasoner.config.cohort import SyntheticCohort
 from clinical_reasoner.config.evaluation import EvaluationConfig
 from clinical_reasoner.config.loading import to_yaml
 from clinical_reasoner.config.pipeline import PipelineConfig
-from clinical_reasoner.distillation.stage import student_stage
-from clinical_reasoner.evaluation.answers import answers_stage
+from clinical_reasoner.distillation.students import Student, students_of
 from clinical_reasoner.evaluation.baselines import KEYS as BASELINES
 from clinical_reasoner.evaluation.baselines import NAMES as BASELINE_NAMES
 from clinical_reasoner.evaluation.baselines import baseline_stages, baselines_trained_on
@@ -33,8 +33,6 @@ from clinical_reasoner.task import DiagnosisTask, load_task
 
 NAMES: dict[Key, str] = {
     **{(TEACHER, kind.arm): f"Teacher, {kind.title}" for kind in ASK_KINDS.values() if kind.arm},
-    ("student", "label_only"): "Student, label only",
-    ("student", "rationale_then_label"): "Student, rationale then label",
     **BASELINE_NAMES,
     CEILING: "Bayes rule (ceiling)",
 }
@@ -44,8 +42,7 @@ def collect(config: PipelineConfig, run: RunFolder, predictions: pa.Table) -> Re
     """Everything that the report says about a run."""
     task = load_task(config.task.file)
     settings = config.evaluation
-    resampling = {"resamples": settings.resamples, "seed": settings.seed}
-    metrics = evaluate(predictions, task, **resampling, partial=[BASELINES["cnn_3d"]])
+    metrics = evaluate(predictions, task, resamples=settings.resamples, seed=settings.seed, partial=_seeing(config))
     most = max(entry.n for entry in metrics)
     compared = [(entry.model, entry.arm) for entry in metrics if entry.n == most]
     cohort = config.cohort
@@ -55,14 +52,14 @@ def collect(config: PipelineConfig, run: RunFolder, predictions: pa.Table) -> Re
         task_title=task.title,
         labels=task.label_names,
         synthetic=isinstance(cohort, SyntheticCohort),
-        stand_ins=any("reference/models/" in model for model in (*_models(config), config.student.base)),
+        stand_ins=any("reference/models/" in model for model in _models(config)),
         cohort=run_summary(run, task),
         metrics=tuple(metrics),
-        names=NAMES | _more_names(config),
+        names=display_names(config),
         trained_on=_trained_on(config, run),
         ceiling=ceiling,
         ceiling_note=note,
-        differences=tuple(_differences(predictions, compared, **resampling)),
+        differences=tuple(_differences(config, predictions, compared)),
         claims=tuple(_claims(config, run)),
         selection=run_selection(run, task, settings),
         examples=tuple(_examples(run, predictions, task, settings.examples)),
@@ -74,28 +71,48 @@ def collect(config: PipelineConfig, run: RunFolder, predictions: pa.Table) -> Re
 
 
 def _models(config: PipelineConfig) -> list[str]:
-    return [teacher.model for teacher in config.teachers().values()]
+    return [
+        *(teacher.model for teacher in config.teachers().values()),
+        *(student.base for student in config.students().values()),
+    ]
 
 
-def _more_names(config: PipelineConfig) -> dict[Key, str]:
+def display_names(config: PipelineConfig) -> dict[Key, str]:
+    """Name in the report of each (model, arm)."""
     kinds = [kind for kind in ASK_KINDS.values() if kind.arm]
-    return {(name, kind.arm): f"{name}, {kind.title}" for name in config.more_teachers for kind in kinds if kind.arm}
+    more = {(name, kind.arm): f"{name}, {kind.title}" for name in config.more_teachers for kind in kinds if kind.arm}
+    return NAMES | more | {(student.name, student.arm_name): _student_name(student) for student in students_of(config)}
+
+
+def _student_name(student: Student) -> str:
+    name = "Student" if student.name == "student" else student.name
+    reads = {"text": "", "image": " (image)", "both": " (image and text)"}[student.settings.inputs]
+    return f"{name}{reads}, {ARM_TITLES.get(student.arm_name, student.arm_name)}"
+
+
+def _seeing(config: PipelineConfig) -> list[Key]:
+    """Models that need a scan, and so answer about the visits that have one."""
+    students = [(one.name, one.arm_name) for one in students_of(config) if one.settings.inputs != "text"]
+    return [BASELINES["cnn_3d"], *students]
 
 
 def _trained_on(config: PipelineConfig, run: RunFolder) -> dict[Key, int]:
-    students = {("student", arm): run.manifest(student_stage(arm)) for arm in config.student.arms}
-    trained: dict[Key, int] = {key: found.rows_out for key, found in students.items() if found}
+    students = [(student, run.manifest(student.stage)) for student in students_of(config)]
+    trained: dict[Key, int] = {(one.name, one.arm_name): found.rows_out for one, found in students if found}
     splits = run.read_table("findings", FINDINGS).column("split").to_pylist()
     return trained | baselines_trained_on(config.evaluation, run, splits.count("train"))
 
 
-def _differences(predictions: pa.Table, keys: list[Key], resamples: int, seed: int) -> list[tuple[str, Estimate]]:
-    """Of models about the same visits."""
+def _differences(config: PipelineConfig, predictions: pa.Table, keys: list[Key]) -> list[tuple[str, Estimate]]:
+    """Each arm of a student against its label-only one, the same arm with a picture against that without, and every
+    student against what was fitted and the teacher. All of `keys` answered about the same visits."""
+    settings, names = config.evaluation, display_names(config)
     learnt = [key for name, key in BASELINES.items() if name != "majority"]
-    students = [key for key in keys if key[0] == "student"]
+    students = [key for key in keys if key[0] in config.students()]
     reasoned: list[Key] = [("teacher", kind.arm) for kind in ASK_KINDS.values() if kind.arm and kind.gives_rationale]
     pairs = [
-        (("student", "rationale_then_label"), ("student", "label_only")),
+        *((key, (key[0], "label_only")) for key in students if key[1] != "label_only"),
+        *((key, other) for key in students for other in students if _adds_picture(config, key, other)),
         *((key, ("teacher", "direct")) for key in reasoned),
         *((("teacher", "few_shot"), key) for key in reasoned if key != ("teacher", "few_shot")),
         *((student, baseline) for baseline in learnt for student in students),
@@ -103,12 +120,19 @@ def _differences(predictions: pa.Table, keys: list[Key], resamples: int, seed: i
     ]
     return [
         (
-            f"{NAMES[first]} minus {NAMES[second]}",
-            paired_difference(predictions, first, second, resamples=resamples, seed=seed),
+            f"{names[first]} minus {names[second]}",
+            paired_difference(predictions, first, second, resamples=settings.resamples, seed=settings.seed),
         )
         for first, second in pairs
         if first in keys and second in keys
     ]
+
+
+def _adds_picture(config: PipelineConfig, key: Key, other: Key) -> bool:
+    """Whether two students have the same base and arm, the first with picture and text, the other with one of them."""
+    one, another = config.students()[key[0]], config.students()[other[0]]
+    alike = key[1] == other[1] and one.base == another.base
+    return alike and one.inputs == "both" and another.inputs != "both"
 
 
 def _claims(config: PipelineConfig, run: RunFolder) -> list[Claims]:
@@ -116,7 +140,11 @@ def _claims(config: PipelineConfig, run: RunFolder) -> list[Claims]:
     rationales = run.read_table("rationales", RATIONALES)
     teachers = {config.teacher.model: "Teacher", **{name: name for name in config.more_teachers}}
     tables = [(name, rationales.filter(pc.equal(rationales["model"], model))) for model, name in teachers.items()]
-    tables += [(NAMES["student", arm], run.read_table(answers_stage(arm), RATIONALES)) for arm in config.student.arms]
+    names = display_names(config)
+    tables += [
+        (f"{names[one.name, one.arm_name]}, seed {one.seed}", _tested(run.read_table(one.answers_stage, RATIONALES)))
+        for one in students_of(config)
+    ]
     found = []
     for name, table in tables:
         rows = [row for row in table.to_pylist() if row["rationale"]]
@@ -132,6 +160,10 @@ def _claims(config: PipelineConfig, run: RunFolder) -> list[Claims]:
                 )
             )
     return found
+
+
+def _tested(table: pa.Table) -> pa.Table:
+    return table.filter(pc.equal(table["split"], "test"))
 
 
 def run_selection(run: RunFolder, task: DiagnosisTask, settings: EvaluationConfig) -> tuple[TeacherSelection, ...]:
@@ -188,13 +220,13 @@ def _of_first_seed(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _stage_counts(config: PipelineConfig, run: RunFolder) -> list[StageRows]:
-    arms = config.student.arms
+    students = students_of(config)
     names = [
         "patients",
         "findings",
         "rationales",
-        *map(student_stage, arms),
-        *map(answers_stage, arms),
+        *(student.stage for student in students),
+        *(student.answers_stage for student in students),
         *baseline_stages(config.evaluation),
         PREDICTIONS_STAGE,
     ]

@@ -10,9 +10,7 @@ import pyarrow as pa
 from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.config.cohort import SyntheticCohort
 from clinical_reasoner.config.pipeline import PipelineConfig
-from clinical_reasoner.distillation.examples import ARM_ASKS
-from clinical_reasoner.distillation.stage import student_stage
-from clinical_reasoner.evaluation.answers import answers_stage
+from clinical_reasoner.distillation.students import students_of
 from clinical_reasoner.evaluation.baselines import KEYS, baseline_rows, baseline_stages, prediction
 from clinical_reasoner.evaluation.ceiling import Posterior, bayes_posterior
 from clinical_reasoner.evidence.measured import Measured, with_measures
@@ -42,25 +40,27 @@ CEILING = ("Bayes rule", "ceiling")
 
 def make_predictions(config: PipelineConfig, run: RunFolder) -> Manifest:
     """Write `predictions/` for teacher, students, baselines and, for a synthetic cohort, the Bayes rule."""
-    arms = list(config.student.arms)
+    students = students_of(config)
     names = {config.teacher.model: TEACHER, **{name: name for name in config.more_teachers}}
     settings = {
-        "arms": arms,
+        "students": [student.stage for student in students],
         "baselines": list(config.evaluation.baselines),
         "seed": config.evaluation.seed,
         # Where the key's file lies changes nothing.
         "cohort": config.cohort.model_dump(mode="json", exclude={"deidentify": {"key_file"}}),
     }
-    reads = ["findings", "rationales", *(answers_stage(arm) for arm in arms)]
+    reads = ["findings", "rationales", *(student.answers_stage for student in students)]
     reads += baseline_stages(config.evaluation)
 
     def make() -> Rows:
         task = load_task(config.task.file)
         findings = run.read_table("findings", FINDINGS)
         rows = _answered(run.read_table("rationales", RATIONALES), names, TEACHER_ARMS, task)
-        for arm in arms:
-            table = run.read_table(answers_stage(arm), RATIONALES)
-            rows += _answered(table, {student_stage(arm): "student"}, {ARM_ASKS[arm]: arm}, task)
+        for student in students:
+            table = run.read_table(student.answers_stage, RATIONALES)
+            named = {student.stage: student.name}
+            answers = _answered(table, named, {student.arm.answers: student.arm_name}, task)
+            rows += [row.model_copy(update={"seed": student.seed}) for row in answers]
         rows += baseline_rows(config.evaluation, run, findings, task)
         if isinstance(config.cohort, SyntheticCohort):
             rows += _bayes_rule(run, findings, bayes_posterior(config.cohort, config.evidence.cut_points, task), task)

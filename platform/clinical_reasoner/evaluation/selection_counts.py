@@ -19,7 +19,7 @@ from clinical_reasoner.records import RATIONALES, Ask, Split
 Row = dict[str, Any]
 LEARNT_FROM: Split = "train"
 """Split whose selected rationales students learn from."""
-_UNREAD = {"row_id", "prompt_version", "shots", "exemplars", "seed", "thinking"}
+_UNREAD = {"row_id", "prompt_version", "shots", "exemplars", "seed", "thinking", "token_ids", "candidates"}
 COLUMNS = pa.schema([column for column in RATIONALES if column.name not in _UNREAD])
 """Of the `rationales` table, what is counted or shown."""
 

@@ -114,6 +114,11 @@ def parse_description(text: str, task: DiagnosisTask) -> Evidence:
     return Evidence(fields, grades)
 
 
+def seen_description(description: str, reads_text: bool, task: DiagnosisTask) -> str:
+    """What a model reads of a description: all of it, or, for one that sees the picture alone, the question."""
+    return description if reads_text else with_question("The MRI of the patient is shown in the picture.", task)
+
+
 def with_question(description: str, task: DiagnosisTask) -> str:
     """A ready description, ended by the task's question unless it already has it."""
     return f"{without_question(description, task)}\n\n{task.question_text()}"

@@ -163,7 +163,7 @@ def option_probabilities(
     name. The candidates there are renormalised over the options. None when that answer begins with no letter, or no
     candidate is an option. An option outside the reported candidates gets probability 0.
     """
-    place = _option_place(tokens, task, 0 if label_first else -1)
+    place = option_place(tokens, task, label_first=label_first)
     if place is None:
         return None
     mass = dict.fromkeys(task.options, 0.0)
@@ -175,12 +175,13 @@ def option_probabilities(
     return tuple(mass[option] / total for option in task.options) if total > 0 else None
 
 
-def _option_place(tokens: TokenLogprobs, task: DiagnosisTask, which: int) -> int | None:
-    """Index of the token with the option letter of this answer line."""
+def option_place(tokens: TokenLogprobs, task: DiagnosisTask, *, label_first: bool = False) -> int | None:
+    """Index of the token with the option letter of the answer line that `parse_answer` reads; None without one."""
     text = "".join(token for token, _ in tokens)
     if _THOUGHT in text:
         text = _THINKING.sub(lambda thought: " " * len(thought.group()), text)
     lines = _answer_lines(_END_MARK.sub("", text), task)
+    which = 0 if label_first else -1
     letter = _letter_place(lines[which]["answer"], task) if lines else None
     if letter is None:
         return None

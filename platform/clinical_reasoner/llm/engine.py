@@ -18,12 +18,17 @@ _ERROR_CLASS = re.compile(r"(?:RayTaskError\()?(\w{1,60})")
 
 def build_batch_processor(steps: Steps) -> Any:
     """A Ray Data processor: prompts, chat template and engine."""
-    from ray.data.llm import ChatTemplateStageConfig, build_processor, vLLMEngineProcessorConfig
+    from ray.data.llm import (
+        ChatTemplateStageConfig,
+        PrepareMultimodalStageConfig,
+        build_processor,
+        vLLMEngineProcessorConfig,
+    )
 
-    engine, params = steps.model.engine, sampling_params(steps.model)
+    engine, params, kept = steps.model.engine, sampling_params(steps.model), steps.model.token_candidates
 
     def preprocess(row: Row) -> Row:
-        return {**row, "messages": steps.render(row), "sampling_params": row_params(params, row)}
+        return {**row, "messages": steps.render(row), "sampling_params": row_params(params, row, kept)}
 
     source = local_or_name(steps.model.source)
     batch_size, concurrent_batches = engine.batches()
@@ -39,6 +44,13 @@ def build_batch_processor(steps: Steps) -> Any:
         chat_template_stage=ChatTemplateStageConfig(
             enabled=True, num_cpus=0.1, concurrency=1, chat_template_kwargs=engine.chat_template_kwargs or None
         ),
+        # vLLM's own reader of messages: it takes the pictures out, and leaves their places in the text.
+        prepare_multimodal_stage=PrepareMultimodalStageConfig(
+            enabled=steps.model.sees_pictures,
+            num_cpus=0.1,
+            concurrency=1,
+            model_config_kwargs={"model": source, "max_model_len": engine.max_model_len},
+        ),
         tokenize_stage=False,
         detokenize_stage=False,
     )
@@ -51,11 +63,13 @@ def sampling_params(model: Model) -> dict[str, Any]:
     return {**model.sampling.model_dump(), "logprobs": model.logprobs}
 
 
-def row_params(params: dict[str, Any], row: Row) -> dict[str, Any]:
+def row_params(params: dict[str, Any], row: Row, kept: int = 0) -> dict[str, Any]:
     """With the row's own seed: under a shared one, samples of one prompt would all be the same. Candidates beside
-    the token that was taken are kept where the answer holds a diagnosis."""
+    the token that was taken are kept where the answer holds a diagnosis, and `kept` of them where it holds a
+    rationale."""
+    kind = ASK_KINDS[row["ask"]]
     # Not None: Arrow would make a float of a number that others lack.
-    logprobs = params["logprobs"] if ASK_KINDS[row["ask"]].gives_label else 0
+    logprobs = max(params["logprobs"] if kind.gives_label else 0, kept if kind.gives_rationale else 0)
     return {**params, "seed": row["seed"], "logprobs": logprobs}
 
 
@@ -106,6 +120,7 @@ def read_generation(row: Row, model: Model) -> Generation:
         prompt_tokens=prompt_tokens,
         output_tokens=output_tokens,
         error=None,
+        **_kept(row, model),
         cut=output_tokens >= room,
     )
 
@@ -114,6 +129,20 @@ def read_error(error: str) -> Generation:
     """The first word of a stage's error is the exception's class; one from another process stands in brackets."""
     kind = _ERROR_CLASS.match(error)
     return failed(kind[1] if kind else "error", error)
+
+
+def _kept(row: Row, model: Model) -> dict[str, Any]:
+    """Token ids and their most probable candidates, where they are kept."""
+    if not model.token_candidates or row.get("logprobs") is None or not ASK_KINDS[row["ask"]].gives_rationale:
+        return {}
+    places = [
+        sorted(((int(key), value["logprob"]) for key, value in candidates.items() if value), key=lambda one: -one[1])
+        for candidates in row["logprobs"]
+    ]
+    return {
+        "token_ids": tuple(int(token) for token in row["generated_tokens"]),
+        "candidates": tuple(dict(place[: model.token_candidates]) for place in places),
+    }
 
 
 def _tokens(ids: Sequence[int] | None, logprobs: Sequence[dict[Any, dict[str, Any]]] | None) -> TokenLogprobs:

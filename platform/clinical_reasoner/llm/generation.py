@@ -37,6 +37,9 @@ class Generation:
     output_tokens: int
     error: str | None
     """Kind of the engine's error, without the prompt; None when the text is good."""
+    token_ids: tuple[int, ...] = ()
+    candidates: tuple[dict[int, float], ...] = ()
+    """For each of `token_ids` the log-probabilities of the tokens that could have stood there, where they are kept."""
     cut: bool = False
     """Whether the text ended at a limit of tokens rather than by itself."""
 
@@ -68,6 +71,10 @@ class Model:
     """How that server is asked."""
     deployment: DeploymentConfig | None = None
     """The Serve deployment that answers for it; None runs it in the engine."""
+    token_candidates: int = 0
+    """Candidates per token that an answer with a rationale keeps, by their ids; only of a model in the engine."""
+    sees_pictures: bool = False
+    """Whether its messages hold pictures; in the engine it must then be a vision-language model."""
 
 
 @dataclass(frozen=True)

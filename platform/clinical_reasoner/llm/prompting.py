@@ -6,6 +6,7 @@ answer looks, for exemplars and for training a student.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,8 +23,8 @@ from clinical_reasoner.task import DiagnosisTask, TaskError
 PROMPT_VERSION = "v1"
 EXEMPLAR_KEYS = ("patient_description", "clinical_rationale", "diagnosis")
 
-Message = dict[str, str]
-"""`role` (system, user, assistant) and `content`."""
+Message = dict[str, Any]
+"""`role` (system, user, assistant) and `content`: a text, or parts of OpenAI's form where there is a picture."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,15 @@ def render_messages(
     answer = task.answer_text(label) if label is not None else ""
     messages.append({"role": "user", "content": _user(version, ask, description, answer)})
     return messages
+
+
+def with_picture(messages: Sequence[Message], png: bytes) -> list[Message]:
+    """The same messages with a picture (PNG) before the text of the first user's turn."""
+    url = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    first = next(place for place, message in enumerate(messages) if message["role"] == "user")
+    parts = [[{"type": "text", "text": message["content"]}] for message in messages]
+    parts[first].insert(0, {"type": "image_url", "image_url": {"url": url}})
+    return [{"role": message["role"], "content": content} for message, content in zip(messages, parts, strict=True)]
 
 
 def render_answer(ask: Ask, rationale: str, label: str, task: DiagnosisTask, version: str = PROMPT_VERSION) -> str:

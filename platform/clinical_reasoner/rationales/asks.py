@@ -19,11 +19,14 @@ ASKS = pa.schema(
         ("split", pa.string()),
         ("label", pa.string()),
         ("description", pa.string()),
+        ("picture_path", pa.string()),
         ("ask", pa.string()),
         ("sample", pa.int64()),
         ("seed", pa.int64()),
     ]
 )
+
+_OF_VISIT = ("patient_id", "visit_id", "split", "label", "description", "picture_path")
 
 
 def make_asks(
@@ -41,7 +44,7 @@ def make_asks(
     An ask that `samples` does not name is put once.
     """
     for visit in visits:
-        own = {name: visit[name] for name in ("patient_id", "visit_id", "split", "label", "description")}
+        own = {name: visit[name] for name in _OF_VISIT}
         for ask, splits in asks.items():
             for sample in range((samples or {}).get(ask, 1) if visit["split"] in splits else 0):
                 key = f"{visit_key(visit['patient_id'], visit['visit_id'])}|{ask}|{sample}"

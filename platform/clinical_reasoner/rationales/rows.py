@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.config.rationales import LengthBounds
+from clinical_reasoner.config.student import Inputs
 from clinical_reasoner.evidence.checks import REASONS, Flag, check_text, refuses
 from clinical_reasoner.evidence.claims import ClaimCounts, count_claims, extract_claims
-from clinical_reasoner.evidence.description import parse_description
+from clinical_reasoner.evidence.description import parse_description, seen_description
 from clinical_reasoner.llm.answers import (
     Answer,
     ParseFailure,
@@ -19,11 +20,12 @@ from clinical_reasoner.llm.answers import (
     without_thinking,
 )
 from clinical_reasoner.llm.generation import Generation, Row
-from clinical_reasoner.llm.prompting import PROMPT_VERSION, Exemplar, Message, render_messages
+from clinical_reasoner.llm.prompting import PROMPT_VERSION, Exemplar, Message, render_messages, with_picture
 from clinical_reasoner.rationales.asks import visit_key
 from clinical_reasoner.rationales.counts import ENGINE
 from clinical_reasoner.rationales.exemplars import ExemplarChoice
-from clinical_reasoner.records import RationaleRow
+from clinical_reasoner.records import Candidates, RationaleRow
+from clinical_reasoner.runs import RunFolder
 from clinical_reasoner.task import DiagnosisTask
 
 
@@ -35,16 +37,26 @@ class AskRenderer:
     exemplars: ExemplarChoice
     words: str | None = None
     """Length of the rationale asked for, as in `render_messages`."""
+    inputs: Inputs = "text"
+    """What the model reads of a visit; a picture stands before the text."""
+    pictures: str | None = None
+    """Run folder that holds the pictures."""
 
     def __call__(self, row: Row) -> list[Message]:
-        return render_messages(
+        messages = render_messages(
             row["ask"],
-            row["description"],
+            seen_description(row["description"], self.inputs != "image", self.task),
             self.task,
             exemplars=self.exemplars_of(row),
             label=row["label"] if ASK_KINDS[row["ask"]].told_label else None,
             words=self.words,
         )
+        return messages if self.inputs == "text" else with_picture(messages, self._picture(row["picture_path"]))
+
+    def _picture(self, name: str) -> bytes:
+        if self.pictures is None:
+            raise ValueError("a model that sees pictures needs the run folder that holds them")
+        return RunFolder(self.pictures).read_bytes(name)
 
     def exemplars_of(self, row: Row) -> tuple[Exemplar, ...]:
         """Those of the visit: the same for all its asks that use any, and for all samples."""
@@ -131,6 +143,11 @@ class RationaleFinisher:
             reject_reason=reason,
             prompt_tokens=generation.prompt_tokens,
             output_tokens=generation.output_tokens,
+            token_ids=generation.token_ids or None,
+            candidates=tuple(
+                Candidates(ids=tuple(place), logprobs=tuple(place.values())) for place in generation.candidates
+            )
+            or None,
         ).model_dump()
 
     def _flags(self, row: Row, generation: Generation, answer: Answer | ParseFailure) -> tuple[Flag, ...]:

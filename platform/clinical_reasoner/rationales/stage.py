@@ -59,10 +59,10 @@ def teacher_renderer(config: PipelineConfig, task: DiagnosisTask) -> AskRenderer
     return AskRenderer(task, exemplar_choice(config, task), config.rationales.words())
 
 
-def teacher_model(teacher: TeacherConfig, task: DiagnosisTask) -> Model:
+def teacher_model(teacher: TeacherConfig, task: DiagnosisTask, token_candidates: int = 0) -> Model:
     """A teacher with what it takes to ask it; two candidates more than options, for other spellings of a letter."""
     own = (teacher.base_url, teacher.endpoint, teacher.deployment)
-    return Model(teacher.model, teacher.engine, teacher.sampling, len(task.labels) + 2, *own)
+    return Model(teacher.model, teacher.engine, teacher.sampling, len(task.labels) + 2, *own, token_candidates)
 
 
 def _settings(config: PipelineConfig, task: DiagnosisTask) -> dict[str, Any]:
@@ -124,7 +124,7 @@ class _Asking:
         return generate(
             self.run,
             Batch(wanted, ASKS, f"{work}/{number}", settings.rows_per_block, asked_before=only is not None),
-            teacher_model(teacher, self.task),
+            teacher_model(teacher, self.task, self.config.rationales.token_candidates),
             self.renderer,
             finisher,
             RATIONALES,

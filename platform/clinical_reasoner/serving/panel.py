@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clinical_reasoner.asks import ASK_KINDS
-from clinical_reasoner.config.student import Arm
-from clinical_reasoner.distillation.examples import ARM_ASKS
+from clinical_reasoner.distillation.students import Student
 from clinical_reasoner.llm.answers import ParseFailure, TokenLogprobs, option_probabilities, parse_answer
 from clinical_reasoner.llm.prompting import Message, render_messages
 from clinical_reasoner.rationales.exemplars import NO_EXEMPLARS, ExemplarChoice
@@ -90,9 +89,9 @@ AskModel = Callable[[Role, list[Message]], Awaitable[Reply]]
 """Raises ModelUnavailableError."""
 
 
-def student_role(arm: Arm) -> Role:
+def student_role(student: Student) -> Role:
     """The student of the run; it is called after its arm, since every student's folder has the same last name."""
-    return Role("student", arm, ARM_ASKS[arm])
+    return Role("student", student.arm_name, student.arm.answers)
 
 
 def teacher_role(model: str, exemplars: ExemplarChoice, words: str | None = None) -> Role:

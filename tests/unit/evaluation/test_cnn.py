@@ -136,7 +136,7 @@ def test_visits_without_a_cube_are_rejected_with_the_reason(run: RunFolder) -> N
 def test_comparison_holds_the_cnn_on_the_visits_that_it_answers(run: RunFolder) -> None:
     few = ("evaluation.resamples=100", "evaluation.examples=1")
     finish(run, "patients", PATIENTS.empty_table())
-    for stage in ("rationales", *(f"students/{arm}/answers" for arm in config().student.arms)):
+    for stage in ("rationales", *(f"students/student/{arm}/0/answers" for arm in config().student.arms)):
         finish(run, stage, RATIONALES.empty_table())
     make_cnn(config(), run)
     make_predictions(config(), run)

@@ -63,7 +63,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
 def test_student_answers_again_for_what_changes_answers_alone(run: RunFolder) -> None:
     finish(run, "findings", FINDINGS.empty_table())
     for arm in ARMS:
-        finish(run, f"students/{arm}", FINDINGS.empty_table())
+        finish(run, f"students/student/{arm}/0", FINDINGS.empty_table())
     first = list(make_answers(config(), run))
     smaller = ("max_num_seqs=4", "batch_size=4", "concurrent_batches=2", "kv_cache_gib=2", "replicas=2", "cpus=2")
     assert list(make_answers(config(*(f"student.engine.{setting}" for setting in smaller)), run)) == first
@@ -81,7 +81,7 @@ def answered(run: RunFolder, task: DiagnosisTask) -> RunFolder:
         visit(task, "test", "NC", 29, 68),
     ]
     finish(run, "findings", to_table(rows, FINDINGS))
-    for stage in ("rationales", *(f"students/{arm}/answers" for arm in ARMS)):
+    for stage in ("rationales", *(f"students/student/{arm}/0/answers" for arm in ARMS)):
         finish(run, stage, RATIONALES.empty_table())
     return run
 
@@ -159,7 +159,7 @@ def test_samples_of_an_ask_become_one_prediction(run: RunFolder, task: Diagnosis
     finish(run, "findings", to_table(visits, FINDINGS))
     finish(run, "rationales", to_table(rows, RATIONALES))
     for arm in ARMS:
-        finish(run, f"students/{arm}/answers", RATIONALES.empty_table())
+        finish(run, f"students/student/{arm}/0/answers", RATIONALES.empty_table())
     make_predictions(config(), run)
     made = [row for row in run.read_table("predictions", PREDICTIONS).to_pylist() if row["model"] == "teacher"]
     assert [(row["arm"], row["predicted"], row["confidence"], row["rationale"]) for row in made] == [
@@ -188,7 +188,7 @@ def two_teachers(run: RunFolder, task: DiagnosisTask) -> RunFolder:
     finish(run, "findings", to_table(visits, FINDINGS))
     finish(run, "rationales", to_table(rows, RATIONALES))
     for arm in ARMS:
-        finish(run, f"students/{arm}/answers", RATIONALES.empty_table())
+        finish(run, f"students/student/{arm}/0/answers", RATIONALES.empty_table())
     return run
 
 

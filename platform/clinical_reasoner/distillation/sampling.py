@@ -1,0 +1,36 @@
+"""The order of examples in an epoch: the same for every number of workers and after every restart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.utils.data import Sampler
+from transformers.trainer_pt_utils import get_length_grouped_indices
+
+
+class EpochSampler(Sampler[int]):
+    """All examples in an order drawn for the epoch, those of like length in the same step where `lengths` are given.
+
+    The first ones come again at the end until the last step is full, so that workers share it evenly.
+    """
+
+    def __init__(self, count: int, batch: int, seed: int, lengths: Sequence[int] | None = None) -> None:
+        """`batch`: examples per optimizer step, over all workers."""
+        self._count, self._batch, self._seed, self._lengths = count, batch, seed, lengths
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self._count // self._batch) * self._batch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
+        if self._lengths is None:
+            order = torch.randperm(self._count, generator=generator).tolist()
+        else:
+            order = list(get_length_grouped_indices(list(self._lengths), self._batch, generator=generator))
+        full = (order * -(-len(self) // self._count))[: len(self)]
+        return iter(full)
