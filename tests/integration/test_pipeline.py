@@ -76,7 +76,9 @@ def test_predictions_cover_the_test_split_for_every_model(finished_run: Finished
         ("teacher", "few_shot"),
         ("student", "label_only"),
         ("student", "rationale_then_label"),
+        ("majority class", "baseline"),
         ("logistic regression", "baseline"),
+        ("gradient boosting", "baseline"),
         ("Bayes rule", "ceiling"),
     }
     labels = load_task("configs/tasks/alzheimers.yaml").label_names

@@ -110,6 +110,20 @@ class PipelineConfig(CohortRunConfig):
         return self
 
     @model_validator(mode="after")
+    def _cnn_has_cubes(self) -> PipelineConfig:
+        if "cnn_3d" not in self.evaluation.baselines:
+            return self
+        side, smallest = self.imaging.cube_side, self.evaluation.cnn_3d.smallest_side
+        if not self.imaging.cubes:
+            raise ValueError("evaluation.baselines has 'cnn_3d', which learns from cubes; set imaging.cubes=true")
+        if side < smallest:
+            raise ValueError(
+                f"imaging.cube_side={side} is too small for the {len(self.evaluation.cnn_3d.blocks)} blocks of "
+                f"evaluation.cnn_3d; set imaging.cube_side={smallest} or more, or fewer blocks"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _teachers_have_names_of_their_own(self) -> PipelineConfig:
         taken = sorted(self.more_teachers.keys() & {self.teacher.model, *OTHER_MODELS})
         if taken:
