@@ -33,6 +33,7 @@ JOBS = sorted((ROOT / "jobs").glob("*.py"))
 RUNTIME_ENV = "configs/runtime-env.yaml"
 FRAGMENTS = "configs/defaults/*.yaml"
 MODELS: dict[str, type[BaseModel]] = {
+    "configs/arms.yaml": PipelineConfig,
     "configs/demo.yaml": PipelineConfig,
     "configs/own_cohort.yaml": PipelineConfig,
     "configs/own_models.yaml": PipelineConfig,
