@@ -26,6 +26,8 @@ GOOD: dict[str, Any] = {"answers": "direct", "tasks": {"direct": 1.0, "explain":
         ({"diagnosis_weight": 0.9}, "diagnosis_weight"),
         ({"soft_labels": 1.01}, "soft_labels"),
         ({"soft_labels": -0.01}, "soft_labels"),
+        ({"token_distillation": 1.01}, "token_distillation"),
+        ({"token_distillation": -0.01}, "token_distillation"),
         ({"rationales": ()}, "rationales"),
         ({"rationales": ("reasoned", "guessed")}, "rationales.1"),
         ({"weight": 2}, "weight"),
@@ -66,7 +68,9 @@ def test_arm_needs_rationales_where_a_task_writes_one(tasks: dict[Ask, float], n
 )
 def test_arms_that_are_always_there(name: str, answers: Ask, tasks: dict[Ask, float]) -> None:
     assert ARMS[name] == ArmConfig(answers=answers, tasks=tasks)
-    assert (ARMS[name].diagnosis_weight, ARMS[name].soft_labels) == (1, 0), "plain cross-entropy"
+    assert (ARMS[name].diagnosis_weight, ARMS[name].soft_labels, ARMS[name].token_distillation) == (1, 0, 0), (
+        "plain cross-entropy"
+    )
     assert ARMS[name].rationales == ("reasoned", "hinted")
     assert ARM_TITLES.keys() == ARMS.keys() and len(ARMS) == 4
 

@@ -12,6 +12,8 @@ from clinical_reasoner.config.pipeline import PipelineConfig
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 SOFT = "more_arms.own={answers: direct, tasks: {direct: 1}, soft_labels: 0.5}"
+TOKENS = "more_arms.own={answers: diagnose, tasks: {diagnose: 1}, token_distillation: 0.5}"
+KEPT = "rationales.token_candidates=5"
 UNEQUAL = "more_arms.own={answers: direct, tasks: {direct: 1, explain: 2}}"
 OWN = ["student.arms=[own]", "student.epochs=1"]
 NO_RATIONALES = "rationales.asks={rationalize: [test], diagnose: [test], direct: [train, test]}"
@@ -49,12 +51,17 @@ def other(arms: str = "[label_only]", more: str = "") -> str:
             "more_students.big.arms has 'label_then_rationale', but no ask",
         ),
         ([HINTED, SOFT, *OWN], "student.arms has 'own' with soft_labels, but no ask .* that gives probabilities"),
-        ([SOFT, *OWN, PACKED], "student.training.batching='packing' keeps no weight .* arm 'own' has"),
-        ([UNEQUAL, *OWN, PACKED], "student.training.batching='packing' keeps no weight .* arm 'own' has"),
+        ([SOFT, *OWN, PACKED], "student.training.batching='packing' keeps neither weights .* arm 'own' has"),
+        ([UNEQUAL, *OWN, PACKED], "student.training.batching='packing' keeps neither weights .* arm 'own' has"),
         (
             [SOFT, f"more_students.big={other('[own]', ', training: {batching: packing}')}"],
-            "more_students.big.training.batching='packing' keeps no weight",
+            "more_students.big.training.batching='packing' keeps neither weights",
         ),
+        ([TOKENS, *OWN], "student.arms has 'own' with token_distillation, which needs rationales.token_candidates"),
+        ([TOKENS, *OWN, KEPT, "teacher.base_url=http://127.0.0.1:1/v1"], "a teacher in an engine of the cluster"),
+        ([TOKENS, *OWN, KEPT, "teacher.deployment={name: engine}"], "a teacher in an engine of the cluster"),
+        ([TOKENS, *OWN, KEPT, PACKED], "keeps neither weights nor the teacher's probabilities .* arm 'own' has"),
+        (["rationales.token_candidates=21"], "rationales.token_candidates"),
         (["more_arms.multi_task={answers: direct, tasks: {direct: 1}}"], "more_arms.multi_task is the name of an arm"),
         (["more_arms.Own={answers: direct, tasks: {direct: 1}}"], "more_arms.Own"),
         (["more_arms.own={answers: direct, tasks: {diagnose: 1}}"], "answers='direct' is none of the tasks diagnose"),
@@ -83,6 +90,7 @@ def test_what_cannot_be_trained_or_served(overrides: list[str], message: str) ->
         [NO_RATIONALES, SOFT, *OWN],
         [HINTED],
         [SOFT, *OWN],  # `diagnose` of the demo gives probabilities about the training split
+        [TOKENS, *OWN, KEPT],
         [HINTED, SOFT],  # nobody is trained so
         [PACKED],
         [PACKED, "student.arms=[multi_task]", "student.epochs=1"],

@@ -9,11 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from transformers import AutoTokenizer, Idefics3Config
 
 from clinical_reasoner.config.student import LoraConfig, StudentConfig
 from clinical_reasoner.distillation.bases import (
     adapter_config,
+    chat_text,
     check_context,
+    check_same_tokens,
+    is_vision_language,
     load_model,
     load_processor,
     read_picture,
@@ -51,8 +55,34 @@ def test_a_base_without_chat_template_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_text_base_cannot_see_pictures() -> None:
-    with pytest.raises(UserError, match=r"has no image processor: for inputs of `image` or `both` give a vision-lang"):
+    with pytest.raises(
+        UserError, match=r"sees no pictures: for inputs of `image` or `both` give a vision-language model"
+    ):
         load_processor(str(STUDENT), pictures=True)
+
+
+def test_a_model_with_a_vision_tower_is_known_by_its_config(tmp_path: Path) -> None:
+    assert not is_vision_language(str(STUDENT))
+    Idefics3Config().save_pretrained(tmp_path)
+    assert is_vision_language(str(tmp_path))
+
+
+def test_chat_is_that_of_the_models_own_template() -> None:
+    processor = load_processor(str(STUDENT), pictures=False)
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Well?"}]
+    assert chat_text(processor, turns) == "<|system|>Be brief.<|end|><|user|>Well?<|end|>"
+    assert chat_text(processor, turns, generation=True) == f"{chat_text(processor, turns)}<|assistant|>"
+
+
+def test_models_with_other_tokens_are_told_apart(tmp_path: Path) -> None:
+    check_same_tokens(str(STUDENT), str(STUDENT))
+    shutil.copytree(STUDENT, tmp_path / "more")
+    more = AutoTokenizer.from_pretrained(STUDENT)
+    more.add_tokens(["hippocampal atrophy", "vascular disease"])
+    more.save_pretrained(tmp_path / "more")
+    check_same_tokens(str(STUDENT), str(tmp_path / "more"))  # it never sees those
+    with pytest.raises(UserError, match=r"token_distillation: 2 of the 785 tokens of teacher '.*more' are others in"):
+        check_same_tokens(str(tmp_path / "more"), str(STUDENT))
 
 
 def test_context_of_a_base(tmp_path: Path) -> None:

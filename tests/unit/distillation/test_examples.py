@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from transformers import AutoTokenizer
 
 from clinical_reasoner.distillation.examples import EXAMPLES, count_tokens, make_examples, make_prompts
 from clinical_reasoner.distillation.students import Student
@@ -17,6 +18,7 @@ from clinical_reasoner.records import (
     FINDINGS,
     RATIONALES,
     Ask,
+    Candidates,
     FindingsRow,
     RationaleRow,
     RejectedRow,
@@ -26,7 +28,7 @@ from clinical_reasoner.records import (
 )
 from clinical_reasoner.serving import panel
 from clinical_reasoner.task import DiagnosisTask
-from tests.unit.conftest import student_of
+from tests.unit.conftest import ROOT, student_of
 
 ARMS = ("label_only", "rationale_then_label", "label_then_rationale", "multi_task")
 RATIONALE_ARMS = ("rationale_then_label", "label_then_rationale")
@@ -288,18 +290,36 @@ def test_validation_prompts_are_those_of_the_finished_student(
         assert row["prompt"] == render_messages(ask, description, task)
 
 
-def test_tokens_are_counted_over_prompt_and_answer(task: DiagnosisTask) -> None:
-    class Words:
-        """A tokenizer with one token per word."""
-
-        def apply_chat_template(self, chat: list[dict[str, str]], *, tokenize: bool, return_dict: bool) -> list[int]:
-            assert tokenize and not return_dict
-            return [0 for message in chat for _ in message["content"].split()]
-
-    examples, _ = made(task, student_of("label_only"))
-    expected = [
-        sum(len(message["content"].split()) for message in [*row["prompt"], *row["completion"]]) for row in examples
+def test_examples_of_an_arm_that_learns_from_the_teachers_tokens(task: DiagnosisTask) -> None:
+    kept = (Candidates(ids=(7, 8), logprobs=(-0.1, -2.5)),)
+    rows = [
+        written("anna", None, sample=1, token_ids=(1,), candidates=kept),
+        written("anna", "hinted", sample=2, token_ids=(7,), candidates=kept),
+        written("gina", "reasoned", visit_id="m12"),
     ]
+    student = own_arm(
+        "{answers: direct, tasks: {direct: 1, explain: 1}, token_distillation: 0.5}", "rationales.token_candidates=2"
+    )
+    examples, _ = made(task, student, "train", rows)
+    found = {(row["patient_id"], row["visit_id"], row["ask"]): row for row in examples}
+    anna = found["anna", "bl", "explain"]
+    assert anna["teacher_ids"] == [7], "of the rationale that it learns from"
+    assert anna["teacher_candidates"] == [{"ids": [7, 8], "logprobs": [-0.1, -2.5]}]
+    none = [row for key, row in found.items() if key != ("anna", "bl", "explain")]
+    assert ("gina", "m12", "explain") in found
+    assert {(row["teacher_ids"], row["teacher_candidates"]) for row in none} == {(None, None)}
+    plain, _ = made(task, own_arm("{answers: direct, tasks: {direct: 1, explain: 1}}"), "train", rows)
+    assert {(row["teacher_ids"], row["teacher_candidates"]) for row in plain} == {(None, None)}
+
+
+def test_tokens_are_counted_over_prompt_and_answer(task: DiagnosisTask) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(ROOT / "platform/clinical_reasoner/reference/models/student")
+    examples, _ = made(task, student_of("multi_task"))
+    expected = [
+        len(tokenizer.apply_chat_template([*row["prompt"], *row["completion"]], tokenize=True, return_dict=False))
+        for row in examples
+    ]
+    assert len(set(expected)) > 2
     table = pa.Table.from_pylist(examples, schema=EXAMPLES)
-    assert count_tokens(table, Words()) == expected
-    assert count_tokens(table, Words(), of_picture=64) == [length + 64 for length in expected]
+    assert count_tokens(table, tokenizer) == expected
+    assert count_tokens(table, tokenizer, of_picture=64) == [length + 64 for length in expected]

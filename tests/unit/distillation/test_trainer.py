@@ -68,12 +68,18 @@ def divergence(logits: torch.Tensor, soft: torch.Tensor) -> float:
     )
 
 
+def mixed(logits: torch.Tensor, soft: torch.Tensor, share: float) -> torch.Tensor:
+    losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), LABELS, reduction="none")
+    return soft_label_losses(losses, logits, PLACES, soft, OPTIONS, share)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_soft_labels_against_a_computation_by_hand(logits: torch.Tensor, share: float) -> None:
+    """Without a share it is cross-entropy, with all of it divergence."""
     expected = cross_entropies(logits)
     for row, token in ((0, 1), (2, 1)):
         expected[row][token] = (1 - share) * expected[row][token] + share * divergence(logits[row, token], SOFT[row])
-    losses = soft_label_losses(logits, LABELS, PLACES, SOFT, OPTIONS, share)
+    losses = mixed(logits, SOFT, share)
     assert losses.shape == LABELS.shape
     torch.testing.assert_close(losses, torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=1e-7)
 
@@ -81,20 +87,20 @@ def test_soft_labels_against_a_computation_by_hand(logits: torch.Tensor, share: 
 def test_a_student_of_the_teachers_opinion_has_no_loss(logits: torch.Tensor) -> None:
     agreed = logits.detach().clone()
     agreed[0, 1, OPTIONS] = SOFT[0].double().log() + 3.0
-    losses = soft_label_losses(agreed, LABELS, PLACES, SOFT, OPTIONS, 1.0)
+    losses = mixed(agreed, SOFT, 1.0)
     assert losses[0, 1].item() == pytest.approx(0, abs=1e-6)
     assert losses[2, 1].item() > 0
 
 
 def test_a_visit_without_soft_label_has_its_diagnosis(logits: torch.Tensor) -> None:
-    losses = soft_label_losses(logits, LABELS, PLACES, SOFT, OPTIONS, 1.0)
+    losses = mixed(logits, SOFT, 1.0)
     assert losses[1, 2].item() == pytest.approx(cross_entropies(logits)[1][2])
-    none = soft_label_losses(logits, LABELS, PLACES, torch.zeros(3, 3), OPTIONS, 1.0)
+    none = mixed(logits, torch.zeros(3, 3), 1.0)
     torch.testing.assert_close(none, torch.tensor(cross_entropies(logits), dtype=torch.float64))
 
 
 def test_gradients_of_soft_labels(logits: torch.Tensor) -> None:
-    soft_label_losses(logits, LABELS, PLACES, SOFT, OPTIONS, 1.0).sum().backward()
+    mixed(logits, SOFT, 1.0).sum().backward()
     gradient = logits.grad
     assert gradient is not None and torch.isfinite(gradient).all()
     student = torch.softmax(logits.detach()[0, 1, OPTIONS], dim=-1)
@@ -102,10 +108,8 @@ def test_gradients_of_soft_labels(logits: torch.Tensor) -> None:
     others = [token for token in range(9) if token not in OPTIONS]
     assert gradient[0, 1, others].abs().max() == 0, "the divergence is over the letters alone"
     assert gradient[1, 2].abs().min() > 0 and gradient[0, 0].abs().max() == 0
-    torch.autograd.gradcheck(
-        lambda values: soft_label_losses(values, LABELS, PLACES, SOFT.double(), OPTIONS, 0.3),
-        (logits.detach().requires_grad_(),),
-    )
+    leaf = logits.detach().requires_grad_()
+    torch.autograd.gradcheck(lambda values: mixed(values, SOFT.double(), 0.3), (leaf,))
 
 
 ROWS: list[tuple[Ask, str]] = [("direct", "AD"), ("direct", "NC"), ("explain", "MCI"), ("diagnose", "AD")]
@@ -265,6 +269,31 @@ def test_soft_labels_change_the_loss_at_the_letter_alone(
     torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-5)
     hard = distiller(texts, task, tmp_path, EQUAL, data(task, weight=[1.0] * 4))
     assert own.item() != pytest.approx(hard.compute_loss(hard.model, batch_of(hard)).item(), rel=1e-4)
+
+
+def test_tokens_of_the_teacher_change_the_loss_where_it_wrote_the_same(
+    texts: TokenTexts, task: DiagnosisTask, tmp_path: Path
+) -> None:
+    tokenizer = texts.tokenizer
+    ids = tokenizer("The score is low." * 3 + " Then it goes on in other words.", add_special_tokens=False)["input_ids"]
+    same = len(tokenizer("The score is low." * 3, add_special_tokens=False)["input_ids"])
+    candidates = [{"ids": [token, 7, 9], "logprobs": [-0.2, -2.0, -4.0]} for token in ids]
+    arm = EQUAL.model_copy(update={"token_distillation": 0.25})
+    columns = {"teacher_ids": [None, None, ids, None], "teacher_candidates": [None, None, candidates, None]}
+    trainer = distiller(texts, task, tmp_path, arm, data(task, weight=[1.0] * 4, **columns))
+    batch = batch_of(trainer)
+    logits = model_of(trainer)(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
+    labels = batch["labels"][:, 1:]
+    losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
+    start = int((labels[2] != IGNORED).nonzero()[0])
+    teacher = torch.tensor([-0.2, -2.0, -4.0]).softmax(-1)
+    for place in range(start, start + same):
+        student = logits[2, place].log_softmax(-1)[[int(labels[2, place]), 7, 9]]
+        losses[2, place] = 0.75 * losses[2, place] + 0.25 * (teacher * (teacher.log() - student)).sum()
+    assert same > 5 and labels[2, start + same] == tokenizer.eos_token_id, "where the teacher went on"
+    expected = losses.sum() / (labels != IGNORED).sum()
+    own = trainer.compute_loss(trainer.model, dict(batch))
+    torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_loss_that_is_no_number_is_an_error(texts: TokenTexts, task: DiagnosisTask, tmp_path: Path) -> None:

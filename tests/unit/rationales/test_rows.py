@@ -96,6 +96,18 @@ def test_prompt_of_a_model_that_sees_the_picture(
         replace(renderer, inputs=inputs)(one)
 
 
+def test_tokens_of_the_teacher_are_kept_where_there_are_some(renderer: AskRenderer) -> None:
+    finisher = RationaleFinisher(renderer, "teacher-1")
+    kept = replace(generation(GOOD), token_ids=(7, 9), candidates=({7: -0.1, 8: -2.5}, {9: -0.2}))
+    made = finisher(row(renderer.task, "rationalize"), kept)
+    assert made["token_ids"] == (7, 9)
+    assert made["candidates"] == ({"ids": (7, 8), "logprobs": (-0.1, -2.5)}, {"ids": (9,), "logprobs": (-0.2,)})
+    (read,) = to_table([RationaleRow.model_validate(made)], RATIONALES).to_pylist()
+    assert read["candidates"][0] == {"ids": [7, 8], "logprobs": [-0.1, -2.5]}
+    without = finish(renderer, "rationalize", GOOD)
+    assert (without.token_ids, without.candidates) == (None, None)
+
+
 def test_asks_and_samples_of_a_visit_have_the_same_exemplars(
     task: DiagnosisTask, exemplars: tuple[Exemplar, ...]
 ) -> None:
