@@ -82,6 +82,16 @@ def test_config_loads(file: Path) -> None:
     load_config(models[0], file)
 
 
+def test_config_of_the_readme_loads(tmp_path: Path) -> None:
+    blocks = re.findall(r"(?s)```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert blocks
+    for block in blocks:
+        (tmp_path / "mine.yaml").write_text(
+            block.replace("[demo.yaml]", f"[{ROOT}/configs/demo.yaml]"), encoding="utf-8"
+        )
+        load_config(PipelineConfig, tmp_path / "mine.yaml")
+
+
 def test_every_fragment_is_named_by_a_config() -> None:
     named = {
         file.parent.joinpath(entry).resolve()
