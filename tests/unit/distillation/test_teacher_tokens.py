@@ -52,8 +52,11 @@ def kept(*places: dict[int, float]) -> list[dict[str, Any]]:
 
 
 def test_candidates_stand_at_their_tokens() -> None:
-    first = {"teacher_ids": [4, 5], "teacher_candidates": kept({4: 0.6, 8: 0.2}, {5: 0.9, 1: 0.05, 2: 0.05})}
-    other = {"teacher_ids": [9], "teacher_candidates": kept({9: 1.0})}
+    first: dict[str, Any] = {
+        "teacher_ids": [4, 5],
+        "teacher_candidates": kept({4: 0.6, 8: 0.2}, {5: 0.9, 1: 0.05, 2: 0.05}),
+    }
+    other: dict[str, Any] = {"teacher_ids": [9], "teacher_candidates": kept({9: 1.0})}
     answers = [(0, 2, [3, 4, 5], first), (1, 1, [8], other), (1, 3, [7], {"teacher_ids": None})]
     ids, probabilities = lay_candidates(answers, (2, 5))
     assert ids.shape == probabilities.shape == (2, 5, 3)
