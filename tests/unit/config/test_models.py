@@ -14,7 +14,6 @@ from clinical_reasoner.config.loading import ConfigError, load_config
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.config.rationales import LENGTHS, RationalesConfig
 from clinical_reasoner.config.reference import ReferenceConfig
-from clinical_reasoner.config.student import StudentConfig
 from clinical_reasoner.config.teacher import (
     THROUGHPUT,
     DeploymentConfig,
@@ -43,26 +42,6 @@ def test_own_cohort_is_not_called_synthetic(name: str) -> None:
     with pytest.raises(ValidationError, match="must not start with 'synthetic'"):
         TableCohort(kind="table", path="patients.csv", name=name)
     assert TableCohort(kind="table", path="patients.csv", name="memory clinic").name == "memory clinic"
-
-
-def student(**changed: Any) -> StudentConfig:
-    both = {"label_only": 2.0, "rationale_then_label": 2.0}
-    return StudentConfig(**{"base": "model", "epochs": both, "learning_rate": both} | changed)
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"epochs": {"label_only": 0.0, "rationale_then_label": 2.0}}, "epochs.label_only"),
-        ({"learning_rate": {"label_only": 1e-3, "rationale_then_label": -1e-3}}, "learning_rate.rationale_then_label"),
-        ({"arms": ("label_only", "label_only")}, "arm 'label_only' stands there twice"),
-        ({"epochs": {"label_only": 2.0}}, "epochs has no entry for arm 'rationale_then_label'"),
-    ],
-)
-def test_student_that_cannot_be_trained(changed: dict[str, Any], message: str) -> None:
-    assert student().arms == ("label_only", "rationale_then_label")
-    with pytest.raises(ValidationError, match=message):
-        student(**changed)
 
 
 def test_students_may_learn_from_reasoned_rationales_alone() -> None:
@@ -127,6 +106,7 @@ def test_ask_that_is_not_named_keeps_its_default() -> None:
         "diagnose_zero_shot": (),
         "diagnose_label_first": (),
         "direct": ("test",),
+        "explain": (),
     }
     assert asked(RationalesConfig()) == default
     demo = default | {"diagnose": ("train", "test")}
@@ -146,6 +126,8 @@ def test_ask_that_is_not_named_keeps_its_default() -> None:
         (["samples={diagnos: 2}"], "rationales.samples.diagnos .*'rationalize', 'diagnose'"),
         (["asks.diagnos=[test]"], "rationales.asks.diagnos .*'rationalize', 'diagnose'"),
         (["asks.direct=[tests]"], "rationales.asks.direct.0 .*'train', 'validation' or 'test'"),
+        (["asks.explain=[train]"], "'explain' is a task of students"),
+        (["asks.explain=[]"], "'explain' is a task of students"),
         (["asks.rationalize=[]", "asks.diagnose=[test]"], "no ask .* that gives a rationale .* has 'train'"),
         (["exemplar_choice=best"], "rationales.exemplar_choice .*'fixed', 'random' or 'nearest'"),
         (["exemplar_order=label"], "rationales.exemplar_order .*'labels_in_turn', 'file' or 'shuffled'"),

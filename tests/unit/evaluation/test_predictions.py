@@ -1,4 +1,4 @@
-"""Stages `students/ARM/answers` and `predictions`: what they are made again for, and what several samples become."""
+"""Stages `students/NAME/ARM/SEED/answers` and `predictions`: when they are made again, what samples become."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from clinical_reasoner.runs import RunFolder
 from clinical_reasoner.task import load_task
 from serve.run_parts import find_student, make_panel, shown_exemplar
 
-STAGE = "students/rationale_then_label"
+STAGE = "students/student/rationale_then_label/0"
 CANARY = "Zebulon Quackenbush"
 
 
