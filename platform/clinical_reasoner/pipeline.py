@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from clinical_reasoner.cohort.stage import make_patients
 from clinical_reasoner.config.cohort import SyntheticCohort
 from clinical_reasoner.config.pipeline import CohortRunConfig, PipelineConfig
-from clinical_reasoner.distillation.stage import make_students
+from clinical_reasoner.distillation.stage import check_students, make_students
 from clinical_reasoner.evaluation.answers import make_answers
 from clinical_reasoner.evaluation.cnn import make_cnn
 from clinical_reasoner.evaluation.cohort_page import make_cohort_page
@@ -26,10 +26,11 @@ from clinical_reasoner.task import load_task
 
 def run_pipeline(config: PipelineConfig) -> None:
     """Make every stage that is not finished, then print the comparison. Raises RunError, before anything is made, when
-    the folder of a model is not there."""
+    the folder of a model is not there, and UserError when a student cannot be trained as configured."""
     teachers = [one.model for one in config.teachers().values() if not (one.base_url or one.deployment)]
     for model in (*teachers, *(student.base for student in config.students().values())):
         model_fingerprint(model)
+    check_students(config, RunFolder(config.run.path))
     for part in (generate_rationales, distill_students, evaluate_models):
         part(config)
 

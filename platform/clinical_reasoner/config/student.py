@@ -50,6 +50,7 @@ RESOURCES = (
     "gradient_checkpointing",
     "max_failures",
     "log_to",
+    "log_every",
 )
 """Fields of a training that decide how fast it is and what it takes, not what is learnt but for rounding."""
 
@@ -76,6 +77,8 @@ class TrainingConfig(StrictConfig):
     log_to: tuple[Logger, ...] = ("tensorboard",)
     """Loss, learning rate and validation: `tensorboard` writes below the run folder of a local path; the others take
     their own environment variables, and must be installed."""
+    log_every: int = Field(default=5, ge=1)
+    """Optimizer steps between two logged losses, each their mean."""
 
     @model_validator(mode="after")
     def _elastic_downwards(self) -> TrainingConfig:
@@ -144,6 +147,15 @@ class StudentConfig(StrictConfig):
         for workers in range(training.min_workers or training.workers, training.workers + 1):
             if self.batch_size % workers:
                 raise ValueError(f"batch_size {self.batch_size} cannot be shared evenly among {workers} workers")
+        return self
+
+    @model_validator(mode="after")
+    def _four_bits_have_a_gpu(self) -> StudentConfig:
+        if self.lora is not None and self.lora.quantize_base and not self.training.gpus_per_worker:
+            raise ValueError(
+                "lora.quantize_base needs CUDA, and training.gpus_per_worker is 0; set that to 1, or quantize_base to "
+                "false"
+            )
         return self
 
     @model_validator(mode="after")

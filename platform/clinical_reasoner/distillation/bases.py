@@ -78,6 +78,14 @@ def picture_tokens(processor: Any, picture: Any) -> int:
     return len(seen) - len(tokenizer_of(processor)(alone, add_special_tokens=False)["input_ids"])
 
 
+def check_base(settings: StudentConfig, teacher: str | None) -> None:
+    """Raises UserError for a base with which a training would fail; `teacher`: whose tokens it must have."""
+    check_context(settings.base, settings.max_length)
+    load_processor(settings.base, settings.inputs != "text")
+    if teacher is not None:
+        check_same_tokens(teacher, settings.base)
+
+
 def check_context(base: str, max_length: int) -> None:
     """Raises UserError where the base reads fewer tokens than `student.max_length`."""
     from transformers import AutoConfig

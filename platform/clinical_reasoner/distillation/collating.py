@@ -15,6 +15,7 @@ from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.config.arms import ArmConfig
 from clinical_reasoner.distillation.bases import read_picture
 from clinical_reasoner.distillation.teacher_tokens import lay_candidates
+from clinical_reasoner.errors import UserError
 from clinical_reasoner.llm.answers import option_place
 from clinical_reasoner.llm.prompting import render_answer
 from clinical_reasoner.records import Ask
@@ -26,7 +27,7 @@ IGNORED = -100
 """Label of a token that is no part of an answer."""
 
 
-class DiagnosisTokenError(ValueError):
+class DiagnosisTokenError(UserError):
     """An answer whose diagnosis is not among the tokens that are learnt. Holds no text of a patient."""
 
 
@@ -90,10 +91,11 @@ class AnswerCollator:
         labels = batch["labels"]
         weights, places = torch.zeros(labels.shape), torch.zeros(labels.shape, dtype=torch.bool)
         found = [list(answers_in(row)) for row in labels.tolist()]
-        for row, example in enumerate(examples):
+        # Joined texts come as one row, and it is not known which is whose; all their tasks have one weight.
+        joined = {"weight": next(iter(self.arm.tasks.values()))}
+        for row, example in enumerate(examples if len(found) == len(examples) else [joined] * len(found)):
             for start, ids in found[row]:
-                weights[row, start : start + len(ids)] = float(example.get("weight", 1.0))
-                # Of joined texts it is not known which is whose; arms with several weights are never joined.
+                weights[row, start : start + len(ids)] = float(example.get("weight", joined["weight"]))
                 place = self._place(ids, example.get("ask"))
                 if place is not None:
                     weights[row, start + place] *= self.arm.diagnosis_weight

@@ -33,14 +33,14 @@ def export_student(checkpoint: Any, settings: StudentConfig, run: RunFolder, nam
         run.put_folder(output, name)
 
 
-def merged_model(trained: str, settings: StudentConfig) -> Any:
-    """The model of a checkpoint's folder in bf16; with LoRA the base with its adapters merged in float32."""
-    import torch
-
+def merged_model(trained: str, settings: StudentConfig, dtype: str = "bfloat16") -> Any:
+    """The model of a checkpoint's folder; with LoRA the base with its adapters merged in float32."""
     kind = model_class(settings.base)
     if settings.lora is None:
-        return kind.from_pretrained(trained, dtype=torch.bfloat16)
+        return kind.from_pretrained(trained, dtype=dtype)
+    import torch
     from peft import PeftModel
 
-    base = kind.from_pretrained(local_or_name(settings.base), dtype=torch.float32)
-    return PeftModel.from_pretrained(base, trained).merge_and_unload().to(torch.bfloat16)
+    base = kind.from_pretrained(local_or_name(settings.base), dtype="float32")
+    merged = PeftModel.from_pretrained(base, trained).merge_and_unload()
+    return merged.to(getattr(torch, dtype))

@@ -19,12 +19,18 @@ FSDP2: dict[str, Any] = {
 def shard_on_cpu(accelerator: Any, plugin_args: dict[str, Any]) -> None:
     """Make an accelerator of CPU workers shard. accelerate 1.15 does so on GPUs alone, and runs plain DDP on CPUs
     without a word."""
+    from accelerate import PartialState
     from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
     if accelerator.state.distributed_type != DistributedType.MULTI_CPU:
         return
-    accelerator.state.distributed_type = DistributedType.FSDP
-    accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(**plugin_args)
+    plugin = FullyShardedDataParallelPlugin(**plugin_args)
+    if accelerator.mixed_precision != "no":
+        plugin.set_mixed_precision(accelerator.mixed_precision)
+    accelerator.state.fsdp_plugin = plugin
+    # Every new view of the state takes this over from the one below it.
+    for state in (PartialState(), accelerator.state):
+        state.distributed_type = DistributedType.FSDP
 
 
 def check_sharded(model: Any) -> None:

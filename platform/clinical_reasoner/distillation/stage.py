@@ -11,8 +11,7 @@ import pyarrow.compute as pc
 from clinical_reasoner.config.arms import ArmConfig
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.distillation.bases import (
-    check_context,
-    check_same_tokens,
+    check_base,
     load_processor,
     picture_tokens,
     read_picture,
@@ -20,6 +19,7 @@ from clinical_reasoner.distillation.bases import (
 from clinical_reasoner.distillation.card import student_card
 from clinical_reasoner.distillation.examples import count_tokens, make_examples, make_prompts
 from clinical_reasoner.distillation.export import export_student
+from clinical_reasoner.distillation.failures import no_room_named
 from clinical_reasoner.distillation.students import Student, students_of
 from clinical_reasoner.distillation.training import train_student, training_steps
 from clinical_reasoner.errors import UserError
@@ -32,8 +32,17 @@ from clinical_reasoner.task import DiagnosisTask, load_task
 
 def make_students(config: PipelineConfig, run: RunFolder) -> Iterator[Manifest]:
     """Train and export every configured student, one after the other."""
+    check_students(config, run)
     for student in students_of(config):
         yield _make_student(config, run, student)
+
+
+def check_students(config: PipelineConfig, run: RunFolder) -> None:
+    """Raises UserError where the base of a student that is not finished cannot be trained as configured."""
+    for student in students_of(config):
+        if run.manifest(student.stage) is None:
+            token_level = student.arm.token_distillation > 0
+            check_base(student.settings, config.teacher.model if token_level else None)
 
 
 def _make_student(config: PipelineConfig, run: RunFolder, student: Student) -> Manifest:
@@ -49,9 +58,6 @@ def _make_student(config: PipelineConfig, run: RunFolder, student: Student) -> M
 
     def make() -> Rows:
         task = load_task(config.task.file)
-        if student.arm.token_distillation:
-            check_same_tokens(config.teacher.model, student.settings.base)
-        check_context(student.settings.base, student.settings.max_length)
         processor = load_processor(student.settings.base, student.settings.inputs != "text")
         teacher = _rows_of(run, config.teacher.model, student.arm)
         examples, rejected = _fitting_examples(run, teacher, student, "train", task, processor)
@@ -62,12 +68,14 @@ def _make_student(config: PipelineConfig, run: RunFolder, student: Student) -> M
         # Arms with the same epochs take the same steps, whatever part of the visits has a usable rationale.
         steps = training_steps(student.settings, student.arm_name, visits + len(rejected))
         work = work_folder(run, stage)
-        checkpoint, metrics = train_student(
-            run, work, student, task, examples, _validation(run, student, task), steps, config.run.logical_cpus
-        )
-        details = {"training visits": visits, "examples": examples.num_rows, "steps": steps, **_exported(metrics)}
-        card = student_card(config, student, details)
-        export_student(checkpoint, student.settings, run, student.model_folder, card)
+        validation = _validation(run, student, task)
+        with no_room_named(run.path):
+            checkpoint, metrics = train_student(
+                run, work, student, task, examples, validation, steps, config.run.logical_cpus
+            )
+            details = {"training visits": visits, "examples": examples.num_rows, "steps": steps, **_exported(metrics)}
+            card = student_card(config, student, details)
+            export_student(checkpoint, student.settings, run, student.model_folder, card)
         return Rows(visits + len(rejected), visits, len(rejected), details)
 
     return run_stage(run, stage, make, overwrite=config.run.overwrite)
@@ -91,9 +99,19 @@ def _rows_of(run: RunFolder, teacher: str, arm: ArmConfig) -> list[dict[str, Any
 
 def _validation(run: RunFolder, student: Student, task: DiagnosisTask) -> pa.Table:
     """Prompts of the visits that the student is asked about while it learns."""
-    findings = run.read_table("findings", FINDINGS).to_pylist()
-    table = make_prompts(findings, student, "validation", task)
+    table = make_prompts(_findings(run, student, "validation"), student, "validation", task)
     return table.slice(0, student.settings.validation.visits)
+
+
+def _findings(run: RunFolder, student: Student, split: Split) -> list[dict[str, Any]]:
+    """The table's rows; those of a split whose picture is no longer in the run folder have none."""
+    findings: list[dict[str, Any]] = run.read_table("findings", FINDINGS).to_pylist()
+    if student.settings.inputs != "text":
+        for visit in findings:
+            name = visit["picture_path"]
+            if visit["split"] == split and name is not None and not run.exists(name):
+                visit["picture_path"] = None
+    return findings
 
 
 def _fitting_examples(
@@ -101,8 +119,7 @@ def _fitting_examples(
 ) -> tuple[pa.Table, list[RejectedRow]]:
     """Examples of a split that fit into `max_length`, with their `length`; nothing is cut, and a visit of which one
     example is too long has none."""
-    findings = run.read_table("findings", FINDINGS).to_pylist()
-    examples, rejected = make_examples(findings, teacher, student, split, task)
+    examples, rejected = make_examples(_findings(run, student, split), teacher, student, split, task)
     first = next((name for name in examples["picture"].to_pylist() if name is not None), None)
     of_picture = 0 if first is None else picture_tokens(processor, read_picture(run, first))
     lengths, limit = count_tokens(examples, processor, of_picture), student.settings.max_length

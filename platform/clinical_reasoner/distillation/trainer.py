@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from trl import SFTTrainer
 
 from clinical_reasoner.config.arms import ArmConfig
+from clinical_reasoner.distillation.failures import LossError
 from clinical_reasoner.distillation.sampling import EpochSampler
 from clinical_reasoner.distillation.sharding import check_sharded, shard_on_cpu
 from clinical_reasoner.distillation.teacher_tokens import with_divergence
@@ -18,10 +20,6 @@ MACRO_F1 = "eval_macro_f1"
 FROM_TEACHER = ("option_places", "soft_labels", "candidate_ids", "candidate_mass")
 """Of a batch: what the loss takes from the teacher besides the answer."""
 Logs = dict[str, float]
-
-
-class LossError(FloatingPointError):
-    """The loss is not a number."""
 
 
 class Distiller(SFTTrainer):
@@ -68,7 +66,8 @@ class Distiller(SFTTrainer):
         items = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
         loss = (losses * weights).sum() / torch.as_tensor(items).clamp(min=1)
         if not torch.isfinite(loss):
-            raise LossError(f"loss is {loss.item()} at step {self.state.global_step}; a lower learning_rate may help")
+            step = self.state.global_step + 1
+            raise LossError(f"the loss of step {step} is {loss.item()}; a lower student.learning_rate may help")
         # The number of tokens is that of all workers, and DDP takes the mean of their gradients.
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes
@@ -84,6 +83,15 @@ class Distiller(SFTTrainer):
             places, soft = teacher["option_places"][:, 1:], teacher["soft_labels"]
             losses = soft_label_losses(losses, logits, places, soft, self._options, self._arm.soft_labels)
         return losses
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Raises LossError instead of saving weights from which no restart could go on."""
+        if not all(bool(torch.isfinite(_of_this_worker(one)).all()) for one in model.parameters()):
+            raise LossError(
+                f"weights are no numbers after step {self.state.global_step}; a lower student.learning_rate may help"
+            )
+        parent: Any = super()
+        parent._save_checkpoint(model, trial)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         data: Any = self.train_dataset if train_dataset is None else train_dataset
@@ -103,6 +111,10 @@ class Distiller(SFTTrainer):
         if self._patience is not None and len(found) - 1 - found.index(max(found)) >= self._patience:
             self.control.should_training_stop = True
         return metrics
+
+
+def _of_this_worker(parameter: torch.Tensor) -> torch.Tensor:
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter
 
 
 def soft_label_losses(

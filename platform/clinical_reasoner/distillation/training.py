@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import ceil
 from typing import Any
 
@@ -10,6 +12,7 @@ import pyarrow as pa
 
 from clinical_reasoner.cluster import connect, local_or_name
 from clinical_reasoner.config.student import StudentConfig, TrainingConfig
+from clinical_reasoner.distillation.failures import fit_with_restarts
 from clinical_reasoner.distillation.students import Student
 from clinical_reasoner.progress import ProgressBar
 from clinical_reasoner.runs import RunFolder
@@ -62,28 +65,28 @@ def train_student(
         logs=None if "://" in run.path else run.child(student.stage, "logs"),
         progress=progress,
     )
-    result = _fit(_trainer(loop, run.child(work)), progress, student.stage, steps)
+    storage, restarts = run.child(work), student.settings.training.max_failures
+    with _shown(progress, student.stage, steps):
+        result = fit_with_restarts(lambda: _trainer(loop, storage), restarts, student.stage, storage)
     return _best(result) if asked else (result.checkpoint, result.metrics)
 
 
 def _trainer(loop: Any, storage: str) -> Any:
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig
+    from ray.train import CheckpointConfig, RunConfig
     from ray.train.torch import TorchTrainer
 
     from clinical_reasoner.distillation.trainer import MACRO_F1
     from clinical_reasoner.distillation.worker import train_loop
 
-    training = loop.settings.training
     return TorchTrainer(
         train_loop,
         train_loop_config={"loop": loop},
-        scaling_config=_scaling(training),
+        scaling_config=_scaling(loop.settings.training),
         run_config=RunConfig(
             name="training",
             storage_path=storage,
             # The last one is kept besides, for a restart.
             checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute=MACRO_F1),
-            failure_config=FailureConfig(max_failures=training.max_failures),
         ),
     )
 
@@ -110,8 +113,9 @@ def _best(result: Any) -> tuple[Any, dict[str, float]]:
     return checkpoint, metrics
 
 
-def _fit(trainer: Any, progress: Any, name: str, steps: int) -> Any:
-    """`trainer.fit()` with a progress bar fed by the workers. It stays on the main thread, where a signal ends it."""
+@contextmanager
+def _shown(progress: Any, name: str, steps: int) -> Iterator[None]:
+    """A progress bar fed by the workers. The training stays on the main thread, where a signal ends it."""
     from ray.util.queue import Empty
 
     ended = threading.Event()
@@ -128,7 +132,7 @@ def _fit(trainer: Any, progress: Any, name: str, steps: int) -> Any:
         feeder = threading.Thread(target=feed, daemon=True)
         feeder.start()
         try:
-            return trainer.fit()
+            yield
         finally:
             ended.set()
             feeder.join(timeout=2)

@@ -21,6 +21,7 @@ from clinical_reasoner.config.student import StudentConfig
 from clinical_reasoner.distillation.asking import ValidationAsker
 from clinical_reasoner.distillation.bases import adapter_config, load_model, load_processor, tokenizer_of
 from clinical_reasoner.distillation.collating import AnswerCollator, TokenTexts, option_tokens
+from clinical_reasoner.distillation.failures import no_room_named
 from clinical_reasoner.distillation.sharding import FSDP2
 from clinical_reasoner.distillation.trainer import MACRO_F1, Distiller
 from clinical_reasoner.runs import RunFolder
@@ -104,7 +105,7 @@ def train_loop(config: dict[str, Any]) -> None:
     set_seed(loop.seed)
     if loop.logs is not None:
         os.environ["TENSORBOARD_LOGGING_DIR"] = loop.logs
-    with tempfile.TemporaryDirectory() as output:
+    with tempfile.TemporaryDirectory() as output, no_room_named(f"{output} or {loop.run}"):
         trainer = build_trainer(loop, output)
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
@@ -183,7 +184,7 @@ def _arguments(loop: LoopConfig, output: str, workers: int) -> SFTConfig:
         lr_scheduler_type="cosine",
         warmup_steps=max(1, round(WARMUP_SHARE * loop.steps)),
         weight_decay=0.01,
-        logging_steps=5,
+        logging_steps=training.log_every,
         save_strategy="epoch",
         save_total_limit=1,
         seed=loop.seed,
