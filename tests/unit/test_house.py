@@ -20,7 +20,7 @@ from clinical_reasoner.cohort.population import Population
 from clinical_reasoner.config.imaging import PhantomsConfig
 from clinical_reasoner.config.loading import load_config
 from clinical_reasoner.config.pipeline import CohortRunConfig, PipelineConfig
-from clinical_reasoner.config.reference import ReferenceConfig
+from clinical_reasoner.config.reference import ReferenceConfig, VisionReferenceConfig
 from clinical_reasoner.imaging.phantom_volumes import PhantomParameters
 from clinical_reasoner.reference.writer import Wording
 from clinical_reasoner.task import DiagnosisTask
@@ -51,6 +51,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "configs/cohort/synthseg.yaml": CohortRunConfig,
     "configs/reference/teacher.yaml": ReferenceConfig,
     "configs/reference/student.yaml": ReferenceConfig,
+    "configs/reference/vlm.yaml": VisionReferenceConfig,
     "configs/reference/alzheimers.yaml": Wording,
 }
 """What each YAML is: a new kind of file adds a line here."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -79,6 +79,17 @@ def with_picture(messages: Sequence[Message], png: bytes) -> list[Message]:
 def render_answer(ask: Ask, rationale: str, label: str, task: DiagnosisTask, version: str = PROMPT_VERSION) -> str:
     """The assistant's turn for a known rationale and diagnosis, in the form that `parse_answer` reads."""
     return _block(version, ask, "assistant", rationale=rationale, answer=task.answer_text(label))
+
+
+def with_picture(messages: Sequence[Message], picture: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """The messages with a picture before the text of the last user's turn, whose content then has parts.
+
+    `picture` is the part, as `{"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}` for an engine
+    or endpoint; None stands for a picture that is given apart, as to a processor of transformers.
+    """
+    *earlier, last = messages
+    parts = [dict(picture or {"type": "image"}), {"type": "text", "text": last["content"]}]
+    return [*map(dict, earlier), {**last, "content": parts}]
 
 
 def load_exemplars(path: str, task: DiagnosisTask) -> tuple[Exemplar, ...]:

@@ -13,7 +13,7 @@ from clinical_reasoner.config.cohort import EvidenceConfig, TableCohort
 from clinical_reasoner.config.loading import ConfigError, load_config
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.config.rationales import LENGTHS, RationalesConfig
-from clinical_reasoner.config.reference import ReferenceConfig
+from clinical_reasoner.config.reference import ReferenceConfig, ReferenceRecipe, VisionReferenceConfig
 from clinical_reasoner.config.teacher import (
     THROUGHPUT,
     DeploymentConfig,
@@ -253,3 +253,27 @@ def test_model_card_needs_patients() -> None:
     raw = load_config(ReferenceConfig, CONFIGS / "reference/teacher.yaml").model_dump()
     with pytest.raises(ValidationError, match="evaluation_patients"):
         ReferenceConfig.model_validate(raw | {"evaluation_patients": 0})
+
+
+def test_recipe_is_told_by_its_role() -> None:
+    for role, kind in (("teacher", ReferenceConfig), ("student", ReferenceConfig), ("vlm", VisionReferenceConfig)):
+        recipe = load_config(ReferenceRecipe, CONFIGS / f"reference/{role}.yaml").root
+        assert type(recipe) is kind and recipe.role == role
+
+
+def test_errors_of_a_recipe_name_its_own_keys() -> None:
+    with pytest.raises(ConfigError, match=r"^vision.widht \(command line\): unknown key; did you mean vision.width\?$"):
+        load_config(ReferenceRecipe, CONFIGS / "reference/vlm.yaml", ["vision.widht=3"])
+    with pytest.raises(ConfigError, match=r"role = \"painter\" .*should be one of 'teacher', 'student', 'vlm'"):
+        load_config(ReferenceRecipe, CONFIGS / "reference/vlm.yaml", ["role=painter"])
+    with pytest.raises(ConfigError, match="width 100 is not a multiple of heads 3"):
+        load_config(ReferenceRecipe, CONFIGS / "reference/vlm.yaml", ["vision.width=100", "vision.heads=3"])
+
+
+def test_seeds_of_recipes_and_of_the_demo_are_all_different() -> None:
+    texts = [load_config(ReferenceConfig, CONFIGS / f"reference/{role}.yaml") for role in ("teacher", "student")]
+    seeing = load_config(VisionReferenceConfig, CONFIGS / "reference/vlm.yaml")
+    assert len(set(seeing.text_seeds)) == len(seeing.phases)
+    own = {seeing.seed, seeing.seed + 1, *seeing.text_seeds}
+    others = {seed for recipe in texts for seed in (recipe.seed + 1, *recipe.text_seeds)}
+    assert own.isdisjoint({7, 8} | others)
