@@ -76,6 +76,11 @@ def with_picture(messages: Sequence[Message], png: bytes) -> list[Message]:
     return [{"role": message["role"], "content": content} for message, content in zip(messages, parts, strict=True)]
 
 
+def plain_text(messages: Sequence[Message]) -> str:
+    """Messages as one text, for models without a chat template: their contents, joined by blank lines."""
+    return "\n\n".join(message["content"] for message in messages)
+
+
 def render_answer(ask: Ask, rationale: str, label: str, task: DiagnosisTask, version: str = PROMPT_VERSION) -> str:
     """The assistant's turn for a known rationale and diagnosis, in the form that `parse_answer` reads."""
     return _block(version, ask, "assistant", rationale=rationale, answer=task.answer_text(label))

@@ -21,9 +21,10 @@ from transformers import (
 from trl import SFTConfig, SFTTrainer
 
 from clinical_reasoner.config.arms import ARMS, ArmConfig
+from clinical_reasoner.distillation.asked import MACRO_F1, LossError
 from clinical_reasoner.distillation.collating import IGNORED, AnswerCollator, TokenTexts, option_tokens
 from clinical_reasoner.distillation.sampling import EpochSampler
-from clinical_reasoner.distillation.trainer import MACRO_F1, Distiller, LossError, soft_label_losses
+from clinical_reasoner.distillation.trainer import Distiller, soft_label_losses
 from clinical_reasoner.evidence.description import with_question
 from clinical_reasoner.llm.prompting import render_answer, render_messages
 from clinical_reasoner.records import Ask
