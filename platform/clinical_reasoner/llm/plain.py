@@ -17,13 +17,15 @@ from clinical_reasoner.task import DiagnosisTask
 
 def ask_plainly(rows: Any, steps: Steps) -> Any:
     """The dataset of finished rows, with a model in each of the engine's replicas."""
+    from ray.data import ActorPoolStrategy
+
     engine = steps.model.engine
     return rows.map_batches(
         PlainAsker,
         fn_constructor_args=(steps,),
         batch_format="pyarrow",
         batch_size=engine.batches()[0],
-        concurrency=engine.replicas,
+        compute=ActorPoolStrategy(size=engine.replicas),
         num_cpus=engine.cpus,
         **({"num_gpus": engine.gpus} if engine.gpus else {}),
     )
