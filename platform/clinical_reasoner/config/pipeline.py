@@ -79,6 +79,8 @@ class PipelineConfig(CohortRunConfig):
                 f"{place}.arms has {name!r} with soft_labels, but no ask of rationales.asks that gives probabilities "
                 "of labels has 'train'; add e.g. 'rationales.asks={direct: [train, test]}'"
             )
+        if student.family != "decoder":
+            self._check_family(place, student, arm, name)
         if arm.token_distillation and (self.teacher.base_url or self.teacher.deployment or not asked.token_candidates):
             raise ValueError(
                 f"{place}.arms has {name!r} with token_distillation, which needs rationales.token_candidates of 1 or "
@@ -90,6 +92,25 @@ class PipelineConfig(CohortRunConfig):
             raise ValueError(
                 f"{place}.training.batching='packing' keeps neither weights nor the teacher's probabilities of its "
                 f"examples, which arm {name!r} has; take 'group_by_length'"
+            )
+
+    def _check_family(self, place: str, student: StudentConfig, arm: ArmConfig, name: str) -> None:
+        if arm.token_distillation:
+            raise ValueError(
+                f"{place}.family={student.family!r} has other tokens than its teacher, and arm {name!r} has "
+                "token_distillation; take an arm without it, e.g. with soft_labels"
+            )
+        if student.family != "encoder":
+            return
+        if set(arm.tasks) != {"direct"}:
+            raise ValueError(
+                f"{place}.family='encoder' names the diagnosis and writes nothing: arm {name!r} has the tasks "
+                f"{', '.join(arm.tasks)}; take arms whose only task is 'direct', e.g. '{place}.arms=[label_only]'"
+            )
+        if arm.diagnosis_weight != 1:
+            raise ValueError(
+                f"{place}.family='encoder' writes no tokens, but arm {name!r} has "
+                f"diagnosis_weight={arm.diagnosis_weight:g}, which weighs one against others; take an arm with 1"
             )
 
     @model_validator(mode="after")

@@ -21,9 +21,11 @@ from transformers import (
 from trl import SFTConfig, SFTTrainer
 
 from clinical_reasoner.config.arms import ARMS, ArmConfig
+from clinical_reasoner.distillation.asked import MACRO_F1
 from clinical_reasoner.distillation.collating import IGNORED, AnswerCollator, TokenTexts, option_tokens
+from clinical_reasoner.distillation.failures import LossError
 from clinical_reasoner.distillation.sampling import EpochSampler
-from clinical_reasoner.distillation.trainer import MACRO_F1, Distiller, LossError, soft_label_losses
+from clinical_reasoner.distillation.trainer import Distiller, soft_label_losses
 from clinical_reasoner.evidence.description import with_question
 from clinical_reasoner.llm.prompting import render_answer, render_messages
 from clinical_reasoner.records import Ask
@@ -302,7 +304,7 @@ def test_a_loss_that_is_no_number_is_an_error(texts: TokenTexts, task: Diagnosis
     model = model_of(trainer)
     with torch.no_grad():
         model.get_input_embeddings().weight[:] = float("nan")
-    with pytest.raises(LossError, match=r"loss is nan at step 0; a lower learning_rate may help"):
+    with pytest.raises(LossError, match=r"the loss of step 1 is nan; a lower student.learning_rate may help"):
         trainer.compute_loss(model, batch)
 
 
