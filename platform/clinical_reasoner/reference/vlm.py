@@ -65,7 +65,8 @@ def new_vlm(config: VisionReferenceConfig, processor: Any) -> Idefics3ForConditi
     """The base's text model with rows for new tokens, random weights elsewhere. Raises UserError as `check_size`."""
     base = LlamaForCausalLM.from_pretrained(config.base, dtype=torch.float32)
     text = base.config.to_dict() | {"vocab_size": len(processor.tokenizer)}
-    text.pop("dtype", None)
+    for key in ("dtype", "_name_or_path"):
+        text.pop(key, None)
     vision = Idefics3VisionConfig(
         hidden_size=config.vision.width,
         intermediate_size=config.vision.mlp_width,
