@@ -211,9 +211,10 @@ def assert_merged_answers_alike(adapters: Path, path: Path) -> None:
     texts = [f"The patient is {age} years old." for age in range(40, 90)]
     inputs = tokenizer(texts, return_tensors="pt", padding=True)
     inputs.pop("token_type_ids", None)
-    base = AutoModelForCausalLM.from_pretrained(BASE, dtype="float32")
+    base: Any = AutoModelForCausalLM.from_pretrained(BASE, dtype="float32")
     plain = base.generate(**inputs, max_new_tokens=24, do_sample=False)
-    adapted = PeftModel.from_pretrained(base, str(adapters)).generate(**inputs, max_new_tokens=24, do_sample=False)
+    both: Any = PeftModel.from_pretrained(base, str(adapters))
+    adapted = both.generate(**inputs, max_new_tokens=24, do_sample=False)
     merged = merged_model(str(adapters), pipeline_config(path, LORA).student, "float32")
     assert torch.equal(merged.generate(**inputs, max_new_tokens=24, do_sample=False), adapted)
     assert not torch.equal(plain, adapted), "the adapters do nothing"
