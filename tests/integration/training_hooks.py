@@ -28,7 +28,7 @@ def hooked(hook: Hook) -> Callable[[dict[str, Any]], None]:
 
 def written(run: str, name: str) -> list[Any]:
     """What hooks of all workers wrote, each as it went."""
-    files = sorted(Path(run).glob(f"{name}-*.jsonl"))
+    files = sorted(Path(run).glob(f"{name}*.jsonl"))
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
