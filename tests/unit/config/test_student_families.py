@@ -52,3 +52,11 @@ def test_classifier_beside_a_decoder() -> None:
         "student": "decoder",
         "bert": "encoder",
     }
+
+
+@pytest.mark.parametrize("family", ["encoder_decoder", "encoder"])
+def test_teachers_tokens_are_for_decoders(family: str) -> None:
+    arm = "more_arms={imitating: {answers: direct, tasks: {direct: 1}, token_distillation: 0.5}}"
+    options = [f"student.family={family}", "student.arms=[imitating]", "student.epochs=2", arm]
+    with pytest.raises(ConfigError, match="has token_distillation; take an arm without it"):
+        load_config(PipelineConfig, "configs/demo.yaml", [*options, "rationales.token_candidates=5"])

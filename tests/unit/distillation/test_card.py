@@ -28,6 +28,7 @@ def test_label_only_owes_nothing_to_a_teacher() -> None:
     assert "org/teacher" not in text
     assert rows == {
         "base": "`org/base`",
+        "family": "decoder",
         "reads": "the description",
         "answers": "diagnosis",
         "arm": "`label_only`: direct (weight 1)",

@@ -75,7 +75,9 @@ def trainer_of(
             learning_rate=student.learning_rate_of("label_only"),
             per_device_train_batch_size=len(rows),
             remove_unused_columns=False,
-            save_strategy="no",
+            save_strategy="steps",
+            save_steps=2,
+            seed=0,
             report_to=[],
             use_cpu=True,
             bf16=False,
@@ -153,6 +155,23 @@ def test_adapters_are_trained_and_merged(
     with torch.no_grad():
         trained, exported = (model(**read).logits.softmax(-1) for model in (trainer.model, merged))
     assert (trained - exported).abs().max() < 0.05  # the export is in bfloat16
+
+
+@pytest.mark.parametrize("family", ["encoder_decoder", "encoder"])
+def test_a_training_goes_on_from_its_checkpoint(
+    bases: dict[Family, str], family: Family, task: DiagnosisTask, tmp_path: Path
+) -> None:
+    arm = ArmConfig(answers="direct", tasks={"direct": 1})
+    whole, resumed = (
+        trainer_of(settings(bases[family], family), arm, task, examples(task), tmp_path / "run", steps=4)
+        for _ in range(2)
+    )
+    whole.train()
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "trained" / "checkpoint-2"))
+    assert resumed.state.global_step == 4
+    other = dict(resumed.model.named_parameters())
+    for name, weights in whole.model.named_parameters():
+        assert torch.allclose(weights, other[name], atol=1e-6), name
 
 
 def test_answers_while_learning_are_texts(bases: dict[Family, str], task: DiagnosisTask, tmp_path: Path) -> None:
