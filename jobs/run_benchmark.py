@@ -1,6 +1,6 @@
 """A benchmark: this project's path against a plain one, in one run. The last line is JSON with the ratio.
 
-    python jobs/run_benchmark.py generation|growth|ingest|checks [--config FILE] [dotted.key=value ...] [--dry-run]
+    python jobs/run_benchmark.py checks|generation|growth|ingest|training [--config FILE] [key=value ...] [--dry-run]
     ray job submit --working-dir . --runtime-env configs/runtime-env.yaml -- \\
         python jobs/run_benchmark.py generation
 
@@ -9,6 +9,8 @@
 `growth`: time and peak memory of that stage for 1,000 patients and for 4,000.
 `ingest`: scans per second of the stage `measures` with 2 workers against a plain loop of nibabel and numpy on the same
 phantoms (cohort.patients of them), and how time and memory from a table to findings grow from 10,000 to 100,000 rows.
+`training`: examples per second of the training loop against the plain Trainer of Transformers with padding, on
+cohort.patients examples of mixed lengths and on as many of one length; held-out losses; and two workers against one.
 `checks`: precision and recall of each check of a rationale on labelled texts; needs no model and no Ray, takes seconds.
 """
 
@@ -22,7 +24,7 @@ from clinical_reasoner.config.loading import load_from_cli
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.errors import reported
 
-BENCHMARKS = ("checks", "generation", "growth", "ingest")
+BENCHMARKS = ("checks", "generation", "growth", "ingest", "training")
 DEMO = ["--config", "configs/demo.yaml"]
 THOUSAND = [*DEMO, "cohort.patients=1000", "cohort.phantoms=null", "imaging.slices=false"]
 DEFAULTS = {"generation": THOUSAND, "growth": THOUSAND}

@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from trl import SFTTrainer
 
 from clinical_reasoner.config.arms import ArmConfig
+from clinical_reasoner.distillation.answer_losses import answer_losses
 from clinical_reasoner.distillation.asked import AskedTrainer
 from clinical_reasoner.distillation.sharding import check_sharded, shard_on_cpu
 from clinical_reasoner.distillation.teacher_tokens import with_divergence
@@ -40,7 +41,9 @@ class Distiller(AskedTrainer, SFTTrainer):
         weights = inputs.pop("token_weights")[:, 1:]
         teacher = {name: inputs.pop(name) for name in FROM_TEACHER if name in inputs}
         labels = inputs["labels"][:, 1:]
-        if not teacher:
+        if not teacher and labels.device.type == "cpu":
+            losses = answer_losses(model, inputs)
+        elif not teacher:
             losses = -model(**inputs, use_cache=False, fused_lm_head=True).log_probs
         else:
             rest = {name: value for name, value in inputs.items() if name != "labels"}
