@@ -119,7 +119,7 @@ def train_plainly(job: Job) -> Trained:
         trainer = Trainer(
             model=load_model(job.settings, local_or_name(job.settings.base)),
             args=_plain_arguments(job, output),
-            train_dataset=data,  # type: ignore[arg-type]
+            train_dataset=data,
             data_collator=DataCollatorForSeq2Seq(tokenizer_of(processor)),
             callbacks=[clock],
         )
@@ -200,8 +200,8 @@ def timed_loop(config: dict[str, Any]) -> None:
         trainer.add_callback(clock)
         trainer.train()
     if trainer.is_world_process_zero():
-        labels = trainer.train_dataset["labels"]
-        trained = _trained(config["job"], trainer, trainer.processing_class, clock, labels)
+        data: Any = trainer.train_dataset
+        trained = _trained(config["job"], trainer, trainer.processing_class, clock, data["labels"])
         Path(config["result"]).write_text(json.dumps(asdict(trained)), encoding="utf-8")
 
 

@@ -29,8 +29,14 @@ class WithoutArgument(torch.nn.Module):
 @pytest.fixture
 def model() -> Any:
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
-    return LlamaForCausalLM(LlamaConfig(vocab_size=50, attn_implementation="sdpa", **sizes))
+    sizes: Any = {
+        "attn_implementation": "sdpa",
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    return LlamaForCausalLM(LlamaConfig(vocab_size=50, **sizes))
 
 
 def batch(left: bool = False) -> dict[str, torch.Tensor]:
