@@ -21,6 +21,9 @@ OVERRIDES = (
     "teacher.engine.max_num_seqs=16",
     "student.epochs.label_only=2",
     "student.epochs.rationale_then_label=2",
+    "more_students.vlm={base: platform/clinical_reasoner/reference/models/vlm, inputs: both, arms: [label_only], "
+    "epochs: 1, learning_rate: 0.001, engine: {dtype: float32, engine_kwargs: {enforce_eager: true}}, "
+    "validation: {evaluations: 1}}",
     "evaluation.resamples=200",
     "evaluation.ceiling_draws=500",
 )

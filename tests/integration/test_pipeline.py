@@ -9,6 +9,7 @@ import time
 import pyarrow.parquet as pq
 import pytest
 
+from clinical_reasoner.distillation.bases import read_picture
 from clinical_reasoner.records import PREDICTIONS, RATIONALES
 from clinical_reasoner.runs import RunFolder
 from clinical_reasoner.task import load_task
@@ -76,6 +77,7 @@ def test_predictions_cover_the_test_split_for_every_model(finished_run: Finished
         ("teacher", "few_shot"),
         ("student", "label_only"),
         ("student", "rationale_then_label"),
+        ("vlm", "label_only"),
         ("majority class", "baseline"),
         ("logistic regression", "baseline"),
         ("gradient boosting", "baseline"),
@@ -109,7 +111,7 @@ def test_second_run_skips_every_stage_and_starts_no_engine(finished_run: Finishe
         pipeline_command(finished_run.path), cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
     )
     assert again.returncode == 0, again.stderr[-3000:]
-    assert again.stdout.count("finished before") == len(STAGES) + 3  # measures and the students' answers are stages too
+    assert again.stdout.count("finished before") == len(STAGES) + 5  # measures, the vision student and the answers
     assert time.monotonic() - started < 60
     assert {file: file.stat().st_mtime_ns for file in finished_run.path.rglob("*.parquet")} == before
 
@@ -128,6 +130,25 @@ def test_changed_settings_are_refused_with_the_changed_key(finished_run: Finishe
     assert "Traceback" not in changed.stderr
 
 
+def test_vision_student_sees_the_picture(finished_run: FinishedRun) -> None:
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    folder = finished_run.path / "students/vlm/label_only/0/model"
+    processor = AutoProcessor.from_pretrained(folder)
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype="float32")
+    run = RunFolder(str(finished_run.path))
+    shown = [row["picture_path"] for row in run.read_table("findings").to_pylist()[:2]]
+    chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Brain MRI:"}]}]
+    text = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    with torch.no_grad():
+        first, second = (
+            model(**processor(text=[text], images=[[read_picture(run, name)]], return_tensors="pt")).logits[0, -1]
+            for name in shown
+        )
+    assert not torch.allclose(first, second, atol=1e-3)
+
+
 def test_students_load_in_transformers(finished_run: FinishedRun) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -137,4 +158,6 @@ def test_students_load_in_transformers(finished_run: FinishedRun) -> None:
     assert tokenizer.chat_template
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
     assert "Research use only" in (folder / "README.md").read_text()
+    calibration = json.loads((folder / "calibration.json").read_text())
+    assert calibration["temperature"] > 0 and calibration["visits"] > 2
     assert pq.read_metadata(finished_run.path / "patients" / "part-00000.parquet").num_rows == PATIENTS
