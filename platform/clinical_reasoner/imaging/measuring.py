@@ -227,7 +227,7 @@ def _regions(
 def _as_measures(volumes: Mapping[str, float], shapes: Mapping[str, float]) -> tuple[Measure, ...]:
     """Volumes (mm3), their ratios and shapes."""
     measures = [Measure(name=name, value=value, unit="mm3") for name, value in volumes.items()]
-    measures += [Measure(name=name, value=value, unit="1") for name, value in (ratios(volumes) | shapes).items()]
+    measures += [Measure(name=name, value=value, unit="1") for name, value in {**ratios(volumes), **shapes}.items()]
     return tuple(measures)
 
 

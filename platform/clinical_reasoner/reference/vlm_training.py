@@ -59,7 +59,7 @@ def prepare(processor: Any, pictures: np.ndarray) -> Tiles:
 def image_tokens(model: Idefics3ForConditionalGeneration, tiles: Tiles, indices: Sequence[int]) -> torch.Tensor:
     """What the text model is given of pictures [pictures, tokens, width]."""
     found: torch.Tensor = model.get_image_features(tiles.pixel_values(indices)).pooler_output
-    return found.unflatten(0, (len(indices), -1)).flatten(1, 2)
+    return found.reshape(len(indices), -1, found.shape[-1])
 
 
 def train_vlm(
@@ -92,7 +92,7 @@ def _train_measures(
     graded = np.flatnonzero(~np.isnan(w_scores).all(axis=1))
     known = torch.from_numpy(~np.isnan(w_scores))
     scores = torch.from_numpy(np.nan_to_num((w_scores - np.nanmean(w_scores, axis=0)) / np.nanstd(w_scores, axis=0)))
-    head = torch.nn.Linear(model.config.text_config.hidden_size, w_scores.shape[1])
+    head = torch.nn.Linear(model.get_input_embeddings().embedding_dim, w_scores.shape[1])
     rng = np.random.default_rng(seed)
 
     def losses() -> Iterator[torch.Tensor]:

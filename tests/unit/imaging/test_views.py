@@ -42,7 +42,7 @@ def apart(one: np.ndarray, other: np.ndarray) -> float:
 
 def test_picture_is_a_grid_of_square_views(scan: Scan) -> None:
     picture = views_picture(*scan)
-    assert (picture.shape, picture.dtype) == (PICTURE_PIXELS, np.uint8)
+    assert picture.shape == PICTURE_PIXELS and picture.dtype == np.uint8
     assert PICTURE_PIXELS == (3 * VIEW_PIXELS, 4 * VIEW_PIXELS) and len(VIEWS) == 12
     assert all(view(picture, number).max() > 100 for number in range(len(VIEWS)))
 
