@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import floor, log
 
 import torch
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
+
+BAND = 1.25
+"""Lengths of one band are alike: the longest is at most so many times the shortest. To sort more finely would sort the
+answers too, whose lengths tell the diagnosis, and make steps of one diagnosis each."""
 
 
 class EpochSampler(Sampler[int]):
@@ -31,6 +36,7 @@ class EpochSampler(Sampler[int]):
         if self._lengths is None:
             order = torch.randperm(self._count, generator=generator).tolist()
         else:
-            order = list(get_length_grouped_indices(list(self._lengths), self._batch, generator=generator))
+            bands = [floor(log(max(1, length), BAND)) for length in self._lengths]
+            order = list(get_length_grouped_indices(bands, self._batch, generator=generator))
         full = (order * -(-len(self) // self._count))[: len(self)]
         return iter(full)
