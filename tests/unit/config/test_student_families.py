@@ -17,7 +17,10 @@ from clinical_reasoner.config.student import StudentConfig
         ({"inputs": "both"}, "cannot have inputs='both'; take 'text'"),
         ({"training": {"batching": "packing"}}, "cannot have training.batching='packing'; take 'group_by_length'"),
         ({"training": {"sharding": "fsdp2"}}, "cannot have training.sharding='fsdp2'; take 'ddp'"),
-        ({"lora": {"quantize_base": True}}, "cannot have lora.quantize_base=True; take False"),
+        (
+            {"lora": {"quantize_base": True}, "training": {"gpus_per_worker": 1}},
+            "cannot have lora.quantize_base=True; take False",
+        ),
     ],
 )
 def test_refused_with_what_to_take(family: str, given: dict[str, object], message: str) -> None:

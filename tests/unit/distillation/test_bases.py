@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer, Idefics3Config
 
-from clinical_reasoner.config.student import LoraConfig, StudentConfig
+from clinical_reasoner.config.student import LoraConfig, StudentConfig, TrainingConfig
 from clinical_reasoner.distillation.bases import (
     adapter_config,
     chat_text,
@@ -31,7 +31,8 @@ STUDENT = ROOT / "platform/clinical_reasoner/reference/models/student"
 
 
 def settings(base: str, lora: LoraConfig | None = None) -> StudentConfig:
-    return StudentConfig(base=base, epochs=1, learning_rate=1e-3, lora=lora)
+    training = TrainingConfig(gpus_per_worker=1 if lora and lora.quantize_base else 0)
+    return StudentConfig(base=base, epochs=1, learning_rate=1e-3, lora=lora, training=training)
 
 
 def test_a_text_base_is_a_tokenizer_with_its_chat_template() -> None:
