@@ -172,6 +172,7 @@ def train_ours(job: Job, workers: int) -> Trained:
         examples=EXAMPLES_TABLE,
         validation=None,
         logs=None,
+        name="benchmark",
         progress=Queue(actor_options={"num_cpus": 0}),
     )
     gpus = {"GPU": training.gpus_per_worker} if training.gpus_per_worker else {}

@@ -145,6 +145,15 @@ class PipelineConfig(CohortRunConfig):
         return self
 
     @model_validator(mode="after")
+    def _students_have_pictures(self) -> PipelineConfig:
+        for place, student in self._placed_students():
+            if student.inputs != "text" and not self.imaging.slices:
+                raise ValueError(
+                    f"{place}.inputs={student.inputs!r} reads pictures of the MRI; set imaging.slices=true"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _teachers_have_names_of_their_own(self) -> PipelineConfig:
         taken = sorted(self.more_teachers.keys() & {self.teacher.model, *OTHER_MODELS})
         if taken:

@@ -139,6 +139,12 @@ class StudentConfig(StrictConfig):
         return self
 
     @model_validator(mode="after")
+    def _four_bits_stay_whole(self) -> StudentConfig:
+        if self.lora is not None and self.lora.quantize_base and self.training.sharding == "fsdp2":
+            raise ValueError("lora.quantize_base is not split by training.sharding='fsdp2'; take 'ddp'")
+        return self
+
+    @model_validator(mode="after")
     def _examples_fit_engine(self) -> StudentConfig:
         if self.max_length > self.engine.max_model_len:
             raise ValueError(
@@ -192,6 +198,9 @@ class StudentConfig(StrictConfig):
             "epochs": self.epochs_of(arm),
             "learning_rate": self.learning_rate_of(arm),
             "training": self.training.model_dump(mode="json", exclude=set(RESOURCES)),
+            # What the prompts are written with, and what decides which checkpoint is the best.
+            "chat_template_kwargs": self.engine.chat_template_kwargs,
+            "asked": [self.sampling.max_tokens, self.engine.max_model_len] if self.validation.evaluations else None,
             **self.model_dump(
                 mode="json", include={"family", "inputs", "batch_size", "max_length", "lora", "validation"}
             ),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -39,6 +39,8 @@ class ValidationAsker:
     workers: int
     sharded: bool
     """Whether every worker must run each forward pass, as it holds a part of the weights."""
+    template: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of the chat template."""
     answers: Callable[[Any, list[dict[str, Any]], int], list[str]] | None = None
     """Model, rows and most tokens of an answer -> texts, for a model that is no decoder."""
 
@@ -68,7 +70,13 @@ class ValidationAsker:
     def _answers(self, model: Any, batch: list[dict[str, Any]]) -> list[str]:
         pictures = [[read_picture(self.run, row["picture"])] for row in batch if row["picture"]]
         texts = [
-            chat_text(self.processor, row["prompt"], pictures[place][0] if pictures else None, generation=True)
+            chat_text(
+                self.processor,
+                row["prompt"],
+                pictures[place][0] if pictures else None,
+                generation=True,
+                **self.template,
+            )
             for place, row in enumerate(batch)
         ]
         inputs = self.processor(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from PIL import Image
@@ -58,15 +59,17 @@ def read_picture(run: RunFolder, name: str) -> Image.Image:
     return Image.open(io.BytesIO(run.read_bytes(name))).convert("RGB")
 
 
-def chat_text(processor: Any, messages: Sequence[Message], picture: Any = None, generation: bool = False) -> str:
+def chat_text(
+    processor: Any, messages: Sequence[Message], picture: Any = None, *, generation: bool = False, **template: Any
+) -> str:
     """A chat under the model's own template, with the place of a picture (PIL) before the first user's words;
-    `generation`: up to where the answer begins."""
+    `generation`: up to where the answer begins; `template`: `engine.chat_template_kwargs`."""
     chat: Any = list(messages)
     if tokenizer_of(processor) is not processor:
         from trl.data_utils import prepare_multimodal_messages
 
         chat = prepare_multimodal_messages(chat, images=[] if picture is None else [picture])
-    text: str = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=generation)
+    text: str = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=generation, **template)
     return text
 
 
@@ -80,20 +83,28 @@ def picture_tokens(processor: Any, picture: Any) -> int:
 
 def check_base(settings: StudentConfig, teacher: str | None) -> None:
     """Raises UserError for a base with which a training would fail; `teacher`: whose tokens it must have."""
-    check_context(settings.base, settings.max_length)
+    check_context(settings.base, settings.max_length, "max_length")
+    check_context(settings.base, settings.engine.max_model_len, "engine.max_model_len")
     load_processor(settings.base, settings.inputs != "text")
     if teacher is not None:
         check_same_tokens(teacher, settings.base)
 
 
-def check_context(base: str, max_length: int) -> None:
-    """Raises UserError where the base reads fewer tokens than `student.max_length`."""
+def check_loggers(names: Sequence[str]) -> None:
+    """Raises UserError for one of `training.log_to` that is not installed."""
+    missing = [name for name in names if find_spec(name) is None]
+    if missing:
+        raise UserError(f"training.log_to has {missing[0]!r}, which is not installed: pip install {missing[0]}")
+
+
+def check_context(base: str, tokens: int, setting: str) -> None:
+    """Raises UserError where the base reads fewer tokens than a setting says."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(local_or_name(base)).get_text_config()
     context = getattr(config, "max_position_embeddings", None)
-    if context is not None and context < max_length:
-        raise UserError(f"student base {base!r} reads {context} tokens; max_length={max_length} is more than that")
+    if context is not None and context < tokens:
+        raise UserError(f"student base {base!r} reads {context} tokens; {setting}={tokens} is more than that")
 
 
 def check_same_tokens(teacher: str, base: str) -> None:

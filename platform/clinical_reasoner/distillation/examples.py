@@ -136,11 +136,12 @@ def _of_teacher(rationales: Iterable[Row], arm: ArmConfig) -> tuple[dict[Visit, 
     return {key: row for key, (_, row) in best.items()}, means
 
 
-def count_tokens(examples: pa.Table, processor: Any, of_picture: int = 0) -> list[int]:
-    """Length of each example under the model's chat template, tokens, with those of its picture."""
+def count_tokens(examples: pa.Table, processor: Any, of_picture: int = 0, **template: Any) -> list[int]:
+    """Length of each example under the model's chat template, tokens, with those of its picture; `template` as of
+    `chat_text`."""
     tokenizer = tokenizer_of(processor)
     texts = [
-        chat_text(processor, [*row["prompt"], *row["completion"]])
+        chat_text(processor, [*row["prompt"], *row["completion"]], **template)
         for row in examples.select(["prompt", "completion"]).to_pylist()
     ]
     return [of_picture + len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]

@@ -32,11 +32,20 @@ def export_student(
         processor = student_processor(settings.base, settings)
         model = merged_model(trained, settings, task, processor)
         if settings.family != "encoder":
-            model.generation_config.do_sample = False
+            model.generation_config = greedy(model.generation_config)
         model.save_pretrained(output)
         processor.save_pretrained(output)
         Path(output, CARD).write_text(card, encoding="utf-8")
         run.put_folder(output, name)
+
+
+def greedy(base: Any) -> Any:
+    """A generation config with the base's special tokens, and nothing of how it is sampled: what is not sampled may
+    have no temperature, or the model cannot be saved."""
+    from transformers import GenerationConfig
+
+    names = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+    return GenerationConfig(do_sample=False, **{name: getattr(base, name) for name in names})
 
 
 def merged_model(

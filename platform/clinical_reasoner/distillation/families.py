@@ -56,12 +56,16 @@ def _check_plain(settings: StudentConfig, config: Any, tokenizer: Any) -> None:
     missing = [name for name in needed if getattr(tokenizer, name) is None]
     if missing:
         raise UserError(f"student base {settings.base!r} has no {missing[0]}; add it to its tokenizer_config.json")
-    if settings.family == "encoder":
-        context = context_of(config, tokenizer)
-        if context < settings.max_length:
-            raise UserError(
-                f"student base {settings.base!r} reads {context} tokens; set student.max_length={context} or less"
-            )
+    context = context_of(config, tokenizer)
+    if context < settings.max_length:
+        raise UserError(
+            f"student base {settings.base!r} reads {context} tokens; set student.max_length={context} or less"
+        )
+    if settings.lora is not None and "\n" in tokenizer.get_added_vocab():
+        raise UserError(
+            f"student base {settings.base!r} has no line break among its tokens; a new one would not be trained by "
+            "LoRA: set student.lora=null"
+        )
 
 
 def student_processor(base: str, settings: StudentConfig) -> Any:
@@ -103,11 +107,6 @@ def load_plain_base(settings: StudentConfig, base: str, task: DiagnosisTask, tok
         eos_token_id=tokenizer.eos_token_id,
     )
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        if settings.lora is not None:
-            raise UserError(
-                f"student base {base!r} has no place for a line break among its tokens, which LoRA would not train; "
-                "set student.lora=null"
-            )
         model.resize_token_embeddings(len(tokenizer))
     return model
 

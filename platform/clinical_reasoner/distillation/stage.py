@@ -12,6 +12,7 @@ from clinical_reasoner.config.arms import ArmConfig
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.distillation.bases import (
     check_base,
+    check_loggers,
     picture_tokens,
     read_picture,
 )
@@ -40,9 +41,10 @@ def make_students(config: PipelineConfig, run: RunFolder) -> Iterator[Manifest]:
 def check_students(config: PipelineConfig, run: RunFolder) -> None:
     """Raises UserError where the base of a student that is not finished cannot be trained as configured."""
     for student in students_of(config):
-        if run.manifest(student.stage) is None:
+        if config.run.overwrite or run.manifest(student.stage) is None:
             token_level = student.arm.token_distillation > 0
             check_family(student.settings)
+            check_loggers(student.settings.training.log_to)
             if student.settings.family == "decoder":
                 check_base(student.settings, config.teacher.model if token_level else None)
 
@@ -142,4 +144,4 @@ def _lengths(run: RunFolder, examples: pa.Table, student: Student, processor: An
         return count_plain_tokens(rows, student.settings.family, processor)
     first = next((name for name in examples["picture"].to_pylist() if name is not None), None)
     of_picture = 0 if first is None else picture_tokens(processor, read_picture(run, first))
-    return count_tokens(examples, processor, of_picture)
+    return count_tokens(examples, processor, of_picture, **student.settings.engine.chat_template_kwargs)

@@ -63,6 +63,7 @@ def train_student(
         examples=f"{work}/examples",
         validation=f"{work}/validation" if asked else None,
         logs=None if "://" in run.path else run.child(student.stage, "logs"),
+        name=student.stage,
         progress=progress,
     )
     storage, restarts = run.child(work), student.settings.training.max_failures
@@ -105,7 +106,7 @@ def _scaling(training: TrainingConfig) -> Any:
 
 
 def _best(result: Any) -> tuple[Any, dict[str, float]]:
-    """The checkpoint with the highest macro-F1, the first of equal ones."""
+    """The checkpoint with the highest macro-F1, of equal ones the last, which Ray Train keeps."""
     from clinical_reasoner.distillation.asked import MACRO_F1
 
     found = sorted(result.best_checkpoints, key=lambda pair: pair[1]["step"])

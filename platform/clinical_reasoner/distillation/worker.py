@@ -59,6 +59,8 @@ class LoopConfig:
     """Table in it with `label`, `prompt` and `picture` of the visits that the student is asked about meanwhile."""
     logs: str | None
     """Folder for TensorBoard's files."""
+    name: str
+    """Of the student, for the loggers."""
     progress: Queue
     """Takes (step, steps, note) from rank 0."""
 
@@ -161,6 +163,7 @@ def _asker(loop: LoopConfig, run: RunFolder, processor: Any) -> ValidationAsker 
         run,
         context.get_world_rank(),
         workers,
+        template=settings.engine.chat_template_kwargs,
         sharded=settings.training.sharding == "fsdp2" and workers > 1,
         answers=None if settings.family == "decoder" else PlainAnswers(settings, processor, loop.task),
     )
@@ -170,9 +173,13 @@ def _dataset(run: RunFolder, loop: LoopConfig) -> Dataset:
     """Columns that TRL reads, and those of the loss. Lengths are those of the texts; all pictures have one size."""
     rows = run.read_table(loop.examples).to_pylist()
     names = ("ask", "weight", "soft_label", "prompt", "completion", "length", "teacher_ids", "teacher_candidates")
-    pictures = loop.settings.inputs != "text"
+    pictures, template = loop.settings.inputs != "text", loop.settings.engine.chat_template_kwargs
+    every = {"chat_template_kwargs": template} if template else {}
     return Dataset.from_list(
-        [{**{name: row[name] for name in names}, **({"images": [row["picture"]]} if pictures else {})} for row in rows]
+        [
+            {**{name: row[name] for name in names}, **every, **({"images": [row["picture"]]} if pictures else {})}
+            for row in rows
+        ]
     )
 
 
@@ -184,6 +191,7 @@ def _arguments(loop: LoopConfig, output: str, workers: int) -> SFTConfig:
     precision = training.precision or ("bfloat16" if gpu else "float32")
     return SFTConfig(
         output_dir=output,
+        run_name=loop.name,
         max_steps=loop.steps,
         learning_rate=loop.learning_rate,
         per_device_train_batch_size=micro,

@@ -43,8 +43,7 @@ def collect(config: PipelineConfig, run: RunFolder, predictions: pa.Table) -> Re
     task = load_task(config.task.file)
     settings = config.evaluation
     metrics = evaluate(predictions, task, resamples=settings.resamples, seed=settings.seed, partial=_seeing(config))
-    most = max(entry.n for entry in metrics)
-    compared = [(entry.model, entry.arm) for entry in metrics if entry.n == most]
+    keys = [(entry.model, entry.arm) for entry in metrics]
     cohort = config.cohort
     ceiling, note = population_ceiling(config, cohort, task) if isinstance(cohort, SyntheticCohort) else (None, "")
     return ReportInput(
@@ -59,7 +58,7 @@ def collect(config: PipelineConfig, run: RunFolder, predictions: pa.Table) -> Re
         trained_on=_trained_on(config, run),
         ceiling=ceiling,
         ceiling_note=note,
-        differences=tuple(_differences(config, predictions, compared)),
+        differences=tuple(_differences(config, predictions, keys)),
         claims=tuple(_claims(config, run)),
         selection=run_selection(run, task, settings),
         examples=tuple(_examples(run, predictions, task, settings.examples)),
@@ -105,7 +104,7 @@ def _trained_on(config: PipelineConfig, run: RunFolder) -> dict[Key, int]:
 
 def _differences(config: PipelineConfig, predictions: pa.Table, keys: list[Key]) -> list[tuple[str, Estimate]]:
     """Each arm of a student against its label-only one, the same arm with a picture against that without, and every
-    student against what was fitted and the teacher. All of `keys` answered about the same visits."""
+    student against what was fitted and the teacher, each on the visits that both were asked about."""
     settings, names = config.evaluation, display_names(config)
     learnt = [key for name, key in BASELINES.items() if name != "majority"]
     students = [key for key in keys if key[0] in config.students()]
@@ -118,14 +117,27 @@ def _differences(config: PipelineConfig, predictions: pa.Table, keys: list[Key])
         *((student, baseline) for baseline in learnt for student in students),
         *((student, ("teacher", "few_shot")) for student in students),
     ]
-    return [
-        (
-            f"{names[first]} minus {names[second]}",
-            paired_difference(predictions, first, second, resamples=settings.resamples, seed=settings.seed),
-        )
-        for first, second in pairs
-        if first in keys and second in keys
-    ]
+    asked = {key: _visits(predictions, key) for key in keys}
+    most = max(map(len, asked.values()))
+    found = []
+    for first, second in pairs:
+        common = asked.get(first, set()) & asked.get(second, set())
+        if common:
+            fewer = "" if len(common) == most else f" (the {len(common)} visits of both)"
+            both = _of_visits(predictions, common)
+            difference = paired_difference(both, first, second, resamples=settings.resamples, seed=settings.seed)
+            found.append((f"{names[first]} minus {names[second]}{fewer}", difference))
+    return found
+
+
+def _visits(predictions: pa.Table, key: Key) -> set[VisitKey]:
+    rows = predictions.select(["model", "arm", "patient_id", "visit_id"]).to_pylist()
+    return {(row["patient_id"], row["visit_id"]) for row in rows if (row["model"], row["arm"]) == key}
+
+
+def _of_visits(predictions: pa.Table, visits: set[VisitKey]) -> pa.Table:
+    keys = zip(predictions["patient_id"].to_pylist(), predictions["visit_id"].to_pylist(), strict=True)
+    return predictions.filter(pa.array([key in visits for key in keys], pa.bool_()))
 
 
 def _adds_picture(config: PipelineConfig, key: Key, other: Key) -> bool:

@@ -98,6 +98,7 @@ OTHER_RESOURCES: dict[str, Any] = {
     "gradient_checkpointing": True,
     "max_failures": 9,
     "log_to": ("mlflow",),
+    "log_every": 7,
 }
 
 
@@ -117,13 +118,18 @@ def test_weights_do_not_depend_on_what_a_training_runs_on() -> None:
         {"arms": ("rationale_then_label", "label_only")},
         {"micro_batch_size": 2},
         {"engine": {"max_num_seqs": 2}},
-        {"sampling": {"max_tokens": 64}},
+        {"sampling": {"max_tokens": 64}, "validation": {"evaluations": 0}},
         {"epochs": {"label_only": 2.0, "rationale_then_label": 9.0}},
         {"epochs": 2.0, "learning_rate": 2.0},
     ],
 )
 def test_weights_do_not_depend_on_how_else_a_student_is_used(changed: dict[str, Any]) -> None:
-    assert student(**changed).identity("label_only") == student().identity("label_only")
+    unasked = {name: value for name, value in changed.items() if name == "validation"}
+    assert student(**changed).identity("label_only") == student(**unasked).identity("label_only")
+
+
+def test_the_best_checkpoint_depends_on_how_long_answers_may_be() -> None:
+    assert student(sampling={"max_tokens": 64}).identity("label_only") != student().identity("label_only")
 
 
 @pytest.mark.parametrize(

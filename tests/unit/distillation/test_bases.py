@@ -87,14 +87,14 @@ def test_models_with_other_tokens_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_context_of_a_base(tmp_path: Path) -> None:
-    check_context(str(STUDENT), 2048)
+    check_context(str(STUDENT), 2048, "max_length")
     with pytest.raises(UserError, match="reads 2048 tokens; max_length=2049 is more than that"):
-        check_context(str(STUDENT), 2049)
+        check_context(str(STUDENT), 2049, "max_length")
     shutil.copytree(STUDENT, tmp_path / "base")
     known = json.loads((STUDENT / "config.json").read_text())
     (tmp_path / "base/config.json").write_text(json.dumps(known | {"max_position_embeddings": 512}))
     with pytest.raises(UserError, match="reads 512 tokens; max_length=1024"):
-        check_context(str(tmp_path / "base"), 1024)
+        check_context(str(tmp_path / "base"), 1024, "max_length")
 
 
 def test_all_weights_are_trained_in_float32() -> None:
