@@ -27,8 +27,8 @@ def small_t5(folder: Path) -> str:
         dropout_rate=0.0,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
-        decoder_start_token_id=tokenizer.pad_token_id,
     )
+    config.decoder_start_token_id = tokenizer.pad_token_id
     return _written(folder / "t5", T5ForConditionalGeneration(config), tokenizer)
 
 

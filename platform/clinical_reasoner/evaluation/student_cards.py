@@ -57,7 +57,7 @@ def _figures(metrics: dict[str, Any], calibration: Calibration | str, synthetic:
         "| | |",
         "|---|---|",
         *(f"| {name} | {_interval(metrics[key])} |" for name, key in _SHOWN.items()),
-        f"| answers that could not be read | {metrics['unparsed']} of {metrics['answers']} |",
+        f"| answers that could not be read | {metrics['unparsed']} of {metrics['n'] * seeds} |",
         "",
     ]
     if isinstance(calibration, str):

@@ -88,13 +88,17 @@ def trainer_of(
     )
 
 
+def model_of(trainer: Any) -> Any:
+    return trainer.model
+
+
 def loss_of(trainer: Any) -> tuple[float, Any]:
     """Of one batch of all examples, and the batch."""
     data: Any = trainer.train_dataset
     batch = trainer.data_collator(list(data))
-    trainer.model.eval()
+    model_of(trainer).eval()
     with torch.no_grad():
-        return float(trainer.compute_loss(trainer.model, dict(batch))), batch
+        return float(trainer.compute_loss(model_of(trainer), dict(batch))), batch
 
 
 def test_weights_stand_where_the_decoder_has_its_labels(bases: dict[Family, str], task: DiagnosisTask) -> None:
@@ -121,7 +125,7 @@ def test_loss_without_weights_is_the_models_own(bases: dict[Family, str], task: 
         loss, batch = loss_of(trainer)
         read = {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
         with torch.no_grad():
-            assert loss == pytest.approx(float(trainer.model(**read).loss), rel=1e-5), family
+            assert loss == pytest.approx(float(model_of(trainer)(**read).loss), rel=1e-5), family
 
 
 def test_classifier_learns_from_soft_labels(bases: dict[Family, str], task: DiagnosisTask, tmp_path: Path) -> None:
@@ -129,7 +133,7 @@ def test_classifier_learns_from_soft_labels(bases: dict[Family, str], task: Diag
     trainer = trainer_of(settings(bases["encoder"], "encoder"), arm, task, examples(task), tmp_path)
     loss, batch = loss_of(trainer)
     with torch.no_grad():
-        found = trainer.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        found = model_of(trainer)(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
     logprobs, soft = found.logits.log_softmax(-1), torch.tensor(SOFT)
     hard = -logprobs.diagonal()
     divergence = (soft * (soft.log() - logprobs[:-1])).sum(-1)
@@ -153,7 +157,7 @@ def test_adapters_are_trained_and_merged(
     merged = merged_model(str(tmp_path / "adapters"), student, task, tokenizer).float()
     read = {name: batch[name] for name in ("input_ids", "attention_mask", "labels")}
     with torch.no_grad():
-        trained, exported = (model(**read).logits.softmax(-1) for model in (trainer.model, merged))
+        trained, exported = (model(**read).logits.softmax(-1) for model in (model_of(trainer), merged))
     assert (trained - exported).abs().max() < 0.05  # the export is in bfloat16
 
 
@@ -169,8 +173,8 @@ def test_a_training_goes_on_from_its_checkpoint(
     whole.train()
     resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "trained" / "checkpoint-2"))
     assert resumed.state.global_step == 4
-    other = dict(resumed.model.named_parameters())
-    for name, weights in whole.model.named_parameters():
+    other = dict(model_of(resumed).named_parameters())
+    for name, weights in model_of(whole).named_parameters():
         assert torch.allclose(weights, other[name], atol=1e-6), name
 
 
@@ -181,6 +185,6 @@ def test_answers_while_learning_are_texts(bases: dict[Family, str], task: Diagno
         trainer = trainer_of(student, arm, task, examples(task), tmp_path, steps=60)
         trainer.train()
         answers = PlainAnswers(student, student_processor(base, student), task)
-        trainer.model.eval()
-        texts = answers(trainer.model, examples(task), 40)
+        model_of(trainer).eval()
+        texts = answers(model_of(trainer), examples(task), 40)
         assert texts == [row["completion"][0]["content"] for row in examples(task)], family

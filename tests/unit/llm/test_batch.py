@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,14 @@ from tests.unit.llm.written import ANSWERED, ASKED, prompts, work_with
 MODEL = Model("m", EngineConfig(), SamplingConfig(), logprobs=5)
 
 
-def test_notes_of_ray_data_stay_off_the_console(capsys: pytest.CaptureFixture[str]) -> None:
+def test_notes_of_ray_data_stay_off_the_console(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import ray.data  # noqa: F401  # sets its logger up
 
+    for handler in logging.getLogger("ray.data").handlers:
+        if handler.name == "console":  # it keeps the stream of whichever test imported it first
+            monkeypatch.setattr(handler, "stream", sys.stderr)
     logger = logging.getLogger("ray.data.dataset")
     with quiet_console():
         logger.info("Data sink Parquet finished.")
