@@ -16,12 +16,17 @@ from clinical_reasoner.task import load_task
 def find_student(config: PipelineConfig) -> str:
     """Path or `s3://` address of the run's student.
 
-    Raises UserError where the student is not finished or sees pictures, or where the run has since remade what it was
-    trained on.
+    Raises UserError where the student is not finished, sees pictures or is no decoder, or where the run has since
+    remade what it was trained on.
     """
     run, student = RunFolder(config.run.path), served_student(config)
     if student.settings.inputs != "text":
         raise UserError(f"student.inputs={student.settings.inputs!r}: the endpoint serves students of text alone")
+    if student.settings.family != "decoder":
+        raise UserError(
+            f"student.family={student.settings.family!r}: the endpoint serves decoders alone, as vLLM runs no others; "
+            "put a decoder under `student` and this one under `more_students`"
+        )
     manifest = run.manifest(student.stage)
     if manifest is None:
         raise UserError(

@@ -9,6 +9,7 @@ from clinical_reasoner.config.cohort import SyntheticCohort
 from clinical_reasoner.config.pipeline import CohortRunConfig, PipelineConfig
 from clinical_reasoner.distillation.stage import check_students, make_students
 from clinical_reasoner.evaluation.answers import make_answers
+from clinical_reasoner.evaluation.cnn import make_cnn
 from clinical_reasoner.evaluation.cohort_page import make_cohort_page
 from clinical_reasoner.evaluation.predictions import make_predictions
 from clinical_reasoner.evaluation.stage import make_report, print_comparison
@@ -71,11 +72,12 @@ def distill_students(config: PipelineConfig) -> None:
 
 
 def evaluate_models(config: PipelineConfig) -> None:
-    """The students' answers, predictions and the report, from finished students; prints the comparison."""
+    """The students' answers, baselines, predictions and the report, from finished students; prints the comparison."""
     run = RunFolder(config.run.path)
     with held(run):
         for _ in make_answers(config, run):
             pass
+        make_cnn(config, run)
         make_predictions(config, run)
         make_report(config, run)
         finish_students(config, run)

@@ -88,6 +88,8 @@ class MeasuresRow(_Row):
     """Regions that are missing and what else a reader should know; names no one."""
     slice_paths: tuple[str, ...] = ()
     """PNG files below the run folder: the montage, then its slices."""
+    picture_path: str | None = None
+    """PNG file below the run folder: the picture that vision-language models read."""
     cube_path: str | None = None
     """NIfTI file below the run folder: the head as a cube for 3-D networks."""
 
@@ -118,7 +120,7 @@ class FindingsRow(_Row):
     slice_paths: tuple[str, ...] = ()
     """PNG files below the run folder: the montage, then its slices."""
     picture_path: str | None = None
-    """PNG file below the run folder: what vision-language students see."""
+    """PNG file below the run folder: the picture that vision-language models read."""
     cube_path: str | None = None
     """NIfTI file below the run folder: the head as a cube for 3-D networks."""
 

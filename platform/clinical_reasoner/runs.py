@@ -264,7 +264,8 @@ class RunFolder:
         """Content of a file of the run folder. Raises RunError if there is none."""
         if not self.exists(name):
             raise RunError(f"{self.child(name)}: no such file; run the job that makes it first")
-        with self._fs.open_input_stream(self._at(name)) as stream:
+        # Left to itself pyarrow would decompress what is named .gz.
+        with self._fs.open_input_stream(self._at(name), compression=None) as stream:
             return bytes(stream.read())
 
     def put_folder(self, local: str, name: str) -> None:

@@ -50,7 +50,7 @@ def read_file(path: str) -> bytes:
     try:
         if path.startswith("s3://"):
             files, place = filesystem(path)
-            with files.open_input_stream(place) as stream:
+            with files.open_input_stream(place, compression=None) as stream:
                 return bytes(stream.read())
         return Path(path).expanduser().read_bytes()
     except OSError as error:

@@ -26,7 +26,7 @@ from tests.integration.pipeline_run import ROOT, environment
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 MODELS = ROOT / "platform/clinical_reasoner/reference/models"
-STUDENT = "students/rationale_then_label"
+STUDENT = "students/student/rationale_then_label/0"
 CANARY = "Zebulon"
 START_LIMIT_S = 600
 STOP_LIMIT_S = 120

@@ -27,6 +27,7 @@ from clinical_reasoner.imaging.measuring import Measuring, measure_batch
 from clinical_reasoner.imaging.phantom_cohort import draw_phantom, write_phantoms
 from clinical_reasoner.imaging.phantom_volumes import PhantomParameters
 from clinical_reasoner.imaging.stage import make_measures, measure_items, work_items
+from clinical_reasoner.imaging.views import PICTURE_PIXELS
 from clinical_reasoner.records import FINDINGS, MEASURES, PATIENTS
 from clinical_reasoner.runs import Manifest, RunFolder
 
@@ -147,9 +148,10 @@ def test_findings_are_graded_by_w_scores_and_show_the_scan(
         assert all(finding["w_score"] is not None and "phantom" in finding["source"] for finding in row["findings"])
         assert "hippocampal atrophy" in row["description"]
         assert [Image.open(run.child(name)).size for name in row["slice_paths"]] == [(128, 128)] + [(64, 64)] * 4
-        assert not any("SYN" in name for name in row["slice_paths"])
-    assert all(row["slice_paths"] == [] for row in rows if not row["findings"])
-    pictures = {name for row in rows for name in row["slice_paths"]}
+        assert Image.open(run.child(row["picture_path"])).size == PICTURE_PIXELS[::-1]
+        assert not any("SYN" in name for name in (*row["slice_paths"], row["picture_path"]))
+    assert all((row["slice_paths"], row["picture_path"]) == ([], None) for row in rows if not row["findings"])
+    pictures = {name for row in rows if row["findings"] for name in (*row["slice_paths"], row["picture_path"])}
     assert {f"slices/{file.name}" for file in Path(run.child("slices")).iterdir()} == pictures
 
 

@@ -19,8 +19,8 @@ STAGES = (
     "patients",
     "findings",
     "rationales",
-    "students/label_only",
-    "students/rationale_then_label",
+    "students/student/label_only/0",
+    "students/student/rationale_then_label/0",
     "predictions",
     "report",
 )
@@ -76,7 +76,9 @@ def test_predictions_cover_the_test_split_for_every_model(finished_run: Finished
         ("teacher", "few_shot"),
         ("student", "label_only"),
         ("student", "rationale_then_label"),
+        ("majority class", "baseline"),
         ("logistic regression", "baseline"),
+        ("gradient boosting", "baseline"),
         ("Bayes rule", "ceiling"),
     }
     labels = load_task("configs/tasks/alzheimers.yaml").label_names
@@ -129,7 +131,7 @@ def test_changed_settings_are_refused_with_the_changed_key(finished_run: Finishe
 def test_students_load_in_transformers(finished_run: FinishedRun) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = finished_run.path / "students" / "rationale_then_label" / "model"
+    folder = finished_run.path / "students/student/rationale_then_label/0/model"
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert tokenizer.chat_template

@@ -22,6 +22,7 @@ from clinical_reasoner.distillation.stage import check_students, make_students
 from clinical_reasoner.errors import UserError, reported
 from clinical_reasoner.records import REJECTED
 from clinical_reasoner.runs import RunFolder
+from clinical_reasoner.task import load_task
 from tests.integration.pipeline_run import ROOT
 from tests.integration.training_hooks import Hook, fill_disk, hooked, poison, record_batches, slow, written
 from tests.integration.training_run import (
@@ -213,9 +214,10 @@ def assert_merged_answers_alike(adapters: Path, path: Path) -> None:
     inputs.pop("token_type_ids", None)
     base: Any = AutoModelForCausalLM.from_pretrained(BASE, dtype="float32")
     plain = base.generate(**inputs, max_new_tokens=24, do_sample=False)
-    both: Any = PeftModel.from_pretrained(base, str(adapters))
-    adapted = both.generate(**inputs, max_new_tokens=24, do_sample=False)
-    merged = merged_model(str(adapters), pipeline_config(path, LORA).student, "float32")
+    with_adapters: Any = PeftModel.from_pretrained(base, str(adapters))
+    adapted = with_adapters.generate(**inputs, max_new_tokens=24, do_sample=False)
+    task = load_task("configs/tasks/alzheimers.yaml")
+    merged = merged_model(str(adapters), pipeline_config(path, LORA).student, task, tokenizer, "float32")
     assert torch.equal(merged.generate(**inputs, max_new_tokens=24, do_sample=False), adapted)
     assert not torch.equal(plain, adapted), "the adapters do nothing"
 
@@ -236,7 +238,7 @@ def loss_of_base(examples: list[Any]) -> float:
     import torch
     from transformers import AutoModelForCausalLM
 
-    base = AutoModelForCausalLM.from_pretrained(BASE, dtype="float32")
+    base: Any = AutoModelForCausalLM.from_pretrained(BASE, dtype="float32")
     total, count = 0.0, 0
     for ids, labels in examples:
         learnt = sum(label != -100 for label in labels[1:])

@@ -11,6 +11,8 @@ import pytest
 from clinical_reasoner.cohort.population import Population
 from clinical_reasoner.cohort.synthetic import draw_patient
 from clinical_reasoner.config.loading import load_config
+from clinical_reasoner.config.pipeline import PipelineConfig
+from clinical_reasoner.distillation.students import Student, students_of
 from clinical_reasoner.evidence.description import Evidence, evidence_of
 from clinical_reasoner.evidence.grading import grade_patient
 from clinical_reasoner.llm.prompting import Exemplar, load_exemplars
@@ -31,6 +33,12 @@ Golden = Callable[[str, str], None]
 def always(exemplars: tuple[Exemplar, ...]) -> ExemplarChoice:
     """All of these, in their order."""
     return ExemplarChoice(exemplars, len(exemplars), "fixed", "file", seed=0)
+
+
+def student_of(arm: str, *overrides: str) -> Student:
+    """The student of an arm, as the demo with these overrides has it."""
+    settings = [f"student.arms=[{arm}]", "student.epochs=2", *overrides]
+    return students_of(load_config(PipelineConfig, ROOT / "configs/demo.yaml", settings))[0]
 
 
 @pytest.fixture(scope="session")

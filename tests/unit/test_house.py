@@ -20,7 +20,7 @@ from clinical_reasoner.cohort.population import Population
 from clinical_reasoner.config.imaging import PhantomsConfig
 from clinical_reasoner.config.loading import load_config
 from clinical_reasoner.config.pipeline import CohortRunConfig, PipelineConfig
-from clinical_reasoner.config.reference import ReferenceConfig
+from clinical_reasoner.config.reference import ReferenceConfig, VisionReferenceConfig
 from clinical_reasoner.imaging.phantom_volumes import PhantomParameters
 from clinical_reasoner.reference.writer import Wording
 from clinical_reasoner.task import DiagnosisTask
@@ -33,6 +33,7 @@ JOBS = sorted((ROOT / "jobs").glob("*.py"))
 RUNTIME_ENV = "configs/runtime-env.yaml"
 FRAGMENTS = "configs/defaults/*.yaml"
 MODELS: dict[str, type[BaseModel]] = {
+    "configs/arms.yaml": PipelineConfig,
     "configs/demo.yaml": PipelineConfig,
     "configs/own_cohort.yaml": PipelineConfig,
     "configs/own_models.yaml": PipelineConfig,
@@ -50,6 +51,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "configs/cohort/synthseg.yaml": CohortRunConfig,
     "configs/reference/teacher.yaml": ReferenceConfig,
     "configs/reference/student.yaml": ReferenceConfig,
+    "configs/reference/vlm.yaml": VisionReferenceConfig,
     "configs/reference/alzheimers.yaml": Wording,
 }
 """What each YAML is: a new kind of file adds a line here."""
@@ -79,6 +81,16 @@ def test_config_loads(file: Path) -> None:
     models = [model for pattern, model in MODELS.items() if file.match(pattern)]
     assert len(models) == 1, f"{shown(file)}: add to MODELS what it is"
     load_config(models[0], file)
+
+
+def test_config_of_the_readme_loads(tmp_path: Path) -> None:
+    blocks = re.findall(r"(?s)```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert blocks
+    for block in blocks:
+        (tmp_path / "mine.yaml").write_text(
+            block.replace("[demo.yaml]", f"[{ROOT}/configs/demo.yaml]"), encoding="utf-8"
+        )
+        load_config(PipelineConfig, tmp_path / "mine.yaml")
 
 
 def test_every_fragment_is_named_by_a_config() -> None:

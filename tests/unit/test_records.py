@@ -97,6 +97,7 @@ ROWS = [
             rationale="because",
             seconds=0.5,
             confidence=0.6,
+            seed=3,
         ),
         PREDICTIONS,
     ),

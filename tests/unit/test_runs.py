@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -195,6 +196,13 @@ def test_rejected_rows_are_replaced_and_counted_for_each_stage(tmp_path: Path) -
     finish(run, "students/label_only", rows_in=2, rows_rejected=0)
     counts = json.loads(run.read_bytes("rejected/manifest.json"))
     assert counts == {"rows_rejected": {"patients": 1, "students/label_only": 0}}
+
+
+def test_compressed_files_are_read_as_they_were_written(tmp_path: Path) -> None:
+    run = RunFolder(str(tmp_path))
+    whole = gzip.compress(b"a cube")
+    run.write_bytes("cubes/000001.nii.gz", whole)
+    assert run.read_bytes("cubes/000001.nii.gz") == whole
 
 
 def test_bytes_round_trip_and_missing_file(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from clinical_reasoner.config.base import StrictConfig
 
 class ImagingConfig(StrictConfig):
     slices: bool = False
-    """Make pictures of every scan: a montage and its slices, PNG, below `slices/` of the run folder."""
+    """Make pictures of every scan, PNG, below `slices/` of the run folder: a montage and its slices, and the picture
+    that vision-language models read."""
     slice_size: int = Field(default=256, ge=64, le=1024)
     """Side of a slice's picture, pixels; that of the montage is twice as long."""
     cubes: bool = False

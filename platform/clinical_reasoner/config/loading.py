@@ -20,7 +20,7 @@ from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, RootModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, to_json
 
@@ -299,6 +299,9 @@ def _members(kind: Any, tag: str) -> tuple[list[Any], str]:
         inner, *notes = get_args(kind)
         tags = [note.discriminator for note in notes if isinstance(note, FieldInfo)]
         return _members(inner, next((name for name in tags if isinstance(name, str)), tag))
+    if _is_model(kind) and issubclass(kind, RootModel):
+        root = kind.model_fields["root"]
+        return _members(root.annotation, str(root.discriminator or tag))
     if get_origin(kind) not in (Union, UnionType):
         return [kind], tag
     found = [_members(member, tag) for member in get_args(kind) if member is not NoneType]

@@ -79,6 +79,8 @@ class PipelineConfig(CohortRunConfig):
                 f"{place}.arms has {name!r} with soft_labels, but no ask of rationales.asks that gives probabilities "
                 "of labels has 'train'; add e.g. 'rationales.asks={direct: [train, test]}'"
             )
+        if student.family != "decoder":
+            self._check_family(place, student, arm, name)
         if arm.token_distillation and (self.teacher.base_url or self.teacher.deployment or not asked.token_candidates):
             raise ValueError(
                 f"{place}.arms has {name!r} with token_distillation, which needs rationales.token_candidates of 1 or "
@@ -90,6 +92,25 @@ class PipelineConfig(CohortRunConfig):
             raise ValueError(
                 f"{place}.training.batching='packing' keeps neither weights nor the teacher's probabilities of its "
                 f"examples, which arm {name!r} has; take 'group_by_length'"
+            )
+
+    def _check_family(self, place: str, student: StudentConfig, arm: ArmConfig, name: str) -> None:
+        if arm.token_distillation:
+            raise ValueError(
+                f"{place}.family={student.family!r} has other tokens than its teacher, and arm {name!r} has "
+                "token_distillation; take an arm without it, e.g. with soft_labels"
+            )
+        if student.family != "encoder":
+            return
+        if set(arm.tasks) != {"direct"}:
+            raise ValueError(
+                f"{place}.family='encoder' names the diagnosis and writes nothing: arm {name!r} has the tasks "
+                f"{', '.join(arm.tasks)}; take arms whose only task is 'direct', e.g. '{place}.arms=[label_only]'"
+            )
+        if arm.diagnosis_weight != 1:
+            raise ValueError(
+                f"{place}.family='encoder' writes no tokens, but arm {name!r} has "
+                f"diagnosis_weight={arm.diagnosis_weight:g}, which weighs one against others; take an arm with 1"
             )
 
     @model_validator(mode="after")
@@ -106,6 +127,20 @@ class PipelineConfig(CohortRunConfig):
             raise ValueError(
                 f"serving.student_arm={self.serving.student_arm!r} is none of student.arms "
                 f"({', '.join(self.student.arms)})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _cnn_has_cubes(self) -> PipelineConfig:
+        if "cnn_3d" not in self.evaluation.baselines:
+            return self
+        side, smallest = self.imaging.cube_side, self.evaluation.cnn_3d.smallest_side
+        if not self.imaging.cubes:
+            raise ValueError("evaluation.baselines has 'cnn_3d', which learns from cubes; set imaging.cubes=true")
+        if side < smallest:
+            raise ValueError(
+                f"imaging.cube_side={side} is too small for the {len(self.evaluation.cnn_3d.blocks)} blocks of "
+                f"evaluation.cnn_3d; set imaging.cube_side={smallest} or more, or fewer blocks"
             )
         return self
 

@@ -12,6 +12,7 @@ from clinical_reasoner.config.teacher import EngineConfig, SamplingConfig
 
 Inputs = Literal["text", "image", "both"]
 """What a student reads: the description, the picture of the MRI, or both."""
+Family = Literal["decoder", "encoder_decoder", "encoder"]
 Batching = Literal["group_by_length", "packing", "padded"]
 Sharding = Literal["ddp", "fsdp2"]
 Logger = Literal["tensorboard", "mlflow", "wandb"]
@@ -90,7 +91,12 @@ class TrainingConfig(StrictConfig):
 class StudentConfig(StrictConfig):
     base: str
     """Base model: Hugging Face name or local folder. A causal language model, or with `inputs` of `image` or `both` a
-    vision-language model."""
+    vision-language model; another kind with `family`."""
+    family: Family = "decoder"
+    """`decoder`: a causal or vision-language model; `encoder_decoder`: T5, BART and their like; `encoder`: BERT and its
+    like with a head for the labels, which names the diagnosis and writes no rationale. The last two read text, have no
+    chat template, and answer in transformers instead of vLLM: of `engine` count `dtype`, `max_model_len`, the batches,
+    `replicas`, `gpus` and `cpus`."""
     inputs: Inputs = "text"
     arms: tuple[ArmName, ...] = Field(default=("label_only", "rationale_then_label"), min_length=1)
     """One student per arm, from the same table and split: `label_only`, `rationale_then_label`, `label_then_rationale`,
@@ -164,13 +170,31 @@ class StudentConfig(StrictConfig):
             raise ValueError(f"training.batching='packing' joins texts alone, and inputs={self.inputs!r} has pictures")
         return self
 
+    @model_validator(mode="after")
+    def _family_can_be_trained(self) -> StudentConfig:
+        if self.family == "decoder":
+            return self
+        given = {
+            "inputs": (self.inputs, "text"),
+            "training.batching": (self.training.batching, "group_by_length"),
+            "training.sharding": (self.training.sharding, "ddp"),
+            "lora.quantize_base": (self.lora is not None and self.lora.quantize_base, False),
+        }
+        refused = {"image", "both", "packing", "fsdp2", True}
+        for name, (value, instead) in given.items():
+            if value in refused:
+                raise ValueError(f"family={self.family!r} cannot have {name}={value!r}; take {instead!r}")
+        return self
+
     def identity(self, arm: str) -> dict[str, Any]:
         """What the weights of a finished student depend on, besides seed, arm, base and examples."""
         return {
             "epochs": self.epochs_of(arm),
             "learning_rate": self.learning_rate_of(arm),
             "training": self.training.model_dump(mode="json", exclude=set(RESOURCES)),
-            **self.model_dump(mode="json", include={"inputs", "batch_size", "max_length", "lora", "validation"}),
+            **self.model_dump(
+                mode="json", include={"family", "inputs", "batch_size", "max_length", "lora", "validation"}
+            ),
         }
 
     def epochs_of(self, arm: str) -> float:

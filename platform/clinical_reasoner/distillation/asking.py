@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,8 @@ class ValidationAsker:
     workers: int
     sharded: bool
     """Whether every worker must run each forward pass, as it holds a part of the weights."""
+    answers: Callable[[Any, list[dict[str, Any]], int], list[str]] | None = None
+    """Model, rows and most tokens of an answer -> texts, for a model that is no decoder."""
 
     def __call__(self, model: Any) -> float:
         """Macro-F1, the same on all workers; an answer that cannot be read is wrong."""
@@ -46,7 +49,8 @@ class ValidationAsker:
         pairs: list[tuple[str, str]] = []
         for start in range(0, len(own), BATCH):
             batch = own[start : start + BATCH]
-            for row, text in zip(batch, self._answers(plain, batch), strict=True):
+            texts = self.answers(plain, batch, self._limit) if self.answers else self._answers(plain, batch)
+            for row, text in zip(batch, texts, strict=True):
                 answer = parse_answer(text, self.ask, self.task)
                 label = answer.label if isinstance(answer, Answer) else None
                 pairs.append((row["label"], label or "no answer"))
@@ -55,6 +59,10 @@ class ValidationAsker:
         recorded, predicted = zip(*pairs, strict=True)
         names = list(self.task.label_names)
         return float(f1_score(recorded, predicted, labels=names, average="macro", zero_division=0))
+
+    @property
+    def _limit(self) -> int:
+        return LABEL_FIRST_TOKENS if ASK_KINDS[self.ask].label_first else self.max_tokens
 
     @torch.no_grad()
     def _answers(self, model: Any, batch: list[dict[str, Any]]) -> list[str]:
@@ -72,10 +80,9 @@ class ValidationAsker:
             return_tensors="pt",
         )
         inputs.pop("token_type_ids", None)
-        limit = LABEL_FIRST_TOKENS if ASK_KINDS[self.ask].label_first else self.max_tokens
         outputs = model.generate(
             **inputs.to(next(model.parameters()).device),
-            max_new_tokens=limit,
+            max_new_tokens=self._limit,
             do_sample=False,
             synced_gpus=self.sharded,
         )

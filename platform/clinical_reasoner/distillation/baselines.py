@@ -1,4 +1,4 @@
-"""Tabular baselines on the structured evidence, fitted on the training split alone."""
+"""Tabular baselines on the structured evidence, fitted on the training split alone, and the majority class."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from clinical_reasoner.evidence.description import Evidence
-from clinical_reasoner.task import DiagnosisTask, NumberField
+from clinical_reasoner.task import ChoiceField, DiagnosisTask, NumberField
 
 
 def evidence_frame(evidence: Sequence[Evidence], task: DiagnosisTask) -> pd.DataFrame:
@@ -50,6 +51,26 @@ def fit_logistic_regression(frame: pd.DataFrame, labels: Sequence[str], task: Di
     return model.fit(_objects(frame, choices), list(labels))
 
 
+def fit_gradient_boosting(frame: pd.DataFrame, labels: Sequence[str], task: DiagnosisTask, seed: int) -> Pipeline:
+    """Gradient-boosted trees on histograms of the columns (scikit-learn's settings, untuned, learning from all rows):
+    Friedman 2001, doi:10.1214/aos/1013203451. Missing values go to the better side of each split, and choices are split
+    as categories; a column that is empty in training is left out."""
+    values = {field.name: sorted(field.clauses) for field in task.fields if isinstance(field, ChoiceField)}
+    known = [name for name in frame.columns if frame[name].notna().any()]
+    types = {name: pd.CategoricalDtype(values[name]) for name in known if name in values}
+    typed = FunctionTransformer(_typed, kw_args={"names": known, "types": types})
+    boosting = HistGradientBoostingClassifier(
+        categorical_features="from_dtype", early_stopping=False, random_state=seed
+    )
+    model = Pipeline([("columns", typed), ("model", boosting)])
+    return model.fit(_objects(frame, list(types)), list(labels))
+
+
+def majority_probabilities(labels: Sequence[str], task: DiagnosisTask) -> np.ndarray:
+    """P(label) of whoever it is: shares of the training split, shape (labels,), in the order of the task's labels."""
+    return np.array([labels.count(name) for name in task.label_names]) / len(labels)
+
+
 def predict_probabilities(model: Pipeline, frame: pd.DataFrame, task: DiagnosisTask) -> np.ndarray:
     """P(label), shape (rows, labels), in the order of the task's labels; 0 for a label that training never saw."""
     numeric = _numeric_columns(task)
@@ -63,6 +84,10 @@ def predict_probabilities(model: Pipeline, frame: pd.DataFrame, task: DiagnosisT
 def _number(value: str) -> float:
     """As a description writes it: "74", or "90+" for 90 and above."""
     return float(value.removesuffix("+"))
+
+
+def _typed(frame: pd.DataFrame, names: list[str], types: dict[str, pd.CategoricalDtype]) -> pd.DataFrame:
+    return frame[names].astype(types)
 
 
 def _numeric_columns(task: DiagnosisTask) -> list[str]:

@@ -129,7 +129,7 @@ def load_model(settings: StudentConfig, base: str) -> Any:
     return kind.from_pretrained(base, quantization_config=four_bits, device_map={"": torch.cuda.current_device()})
 
 
-def adapter_config(lora: LoraConfig | None) -> Any:
+def adapter_config(lora: LoraConfig | None, task_type: str = "CAUSAL_LM") -> Any:
     """PEFT's configuration; None where all weights are trained."""
     if lora is None:
         return None
@@ -141,5 +141,5 @@ def adapter_config(lora: LoraConfig | None) -> Any:
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=modules,
-        task_type="CAUSAL_LM",
+        task_type=task_type,
     )

@@ -22,6 +22,7 @@ def student_card(config: PipelineConfig, student: Student, details: Mapping[str,
     sources = ", ".join(arm.rationales) if arm.needs_rationales else "none"
     rows = {
         "base": f"`{settings.base}`",
+        "family": settings.family.replace("_", "-"),
         "reads": READS[settings.inputs],
         "answers": "diagnosis and rationale" if ASK_KINDS[arm.answers].gives_rationale else "diagnosis",
         "arm": f"`{student.arm_name}`: {tasks}",

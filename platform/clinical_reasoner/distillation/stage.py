@@ -12,7 +12,6 @@ from clinical_reasoner.config.arms import ArmConfig
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.distillation.bases import (
     check_base,
-    load_processor,
     picture_tokens,
     read_picture,
 )
@@ -20,6 +19,7 @@ from clinical_reasoner.distillation.card import student_card
 from clinical_reasoner.distillation.examples import count_tokens, make_examples, make_prompts
 from clinical_reasoner.distillation.export import export_student
 from clinical_reasoner.distillation.failures import no_room_named
+from clinical_reasoner.distillation.families import check_family, count_plain_tokens, student_processor
 from clinical_reasoner.distillation.students import Student, students_of
 from clinical_reasoner.distillation.training import train_student, training_steps
 from clinical_reasoner.errors import UserError
@@ -42,7 +42,9 @@ def check_students(config: PipelineConfig, run: RunFolder) -> None:
     for student in students_of(config):
         if run.manifest(student.stage) is None:
             token_level = student.arm.token_distillation > 0
-            check_base(student.settings, config.teacher.model if token_level else None)
+            check_family(student.settings)
+            if student.settings.family == "decoder":
+                check_base(student.settings, config.teacher.model if token_level else None)
 
 
 def _make_student(config: PipelineConfig, run: RunFolder, student: Student) -> Manifest:
@@ -58,7 +60,7 @@ def _make_student(config: PipelineConfig, run: RunFolder, student: Student) -> M
 
     def make() -> Rows:
         task = load_task(config.task.file)
-        processor = load_processor(student.settings.base, student.settings.inputs != "text")
+        processor = student_processor(student.settings.base, student.settings)
         teacher = _rows_of(run, config.teacher.model, student.arm)
         examples, rejected = _fitting_examples(run, teacher, student, "train", task, processor)
         run.write_rejected(stage.name, to_table(rejected, REJECTED))
@@ -75,7 +77,7 @@ def _make_student(config: PipelineConfig, run: RunFolder, student: Student) -> M
             )
             details = {"training visits": visits, "examples": examples.num_rows, "steps": steps, **_exported(metrics)}
             card = student_card(config, student, details)
-            export_student(checkpoint, student.settings, run, student.model_folder, card)
+            export_student(checkpoint, student.settings, task, run, student.model_folder, card)
         return Rows(visits + len(rejected), visits, len(rejected), details)
 
     return run_stage(run, stage, make, overwrite=config.run.overwrite)
@@ -83,7 +85,7 @@ def _make_student(config: PipelineConfig, run: RunFolder, student: Student) -> M
 
 def _exported(metrics: dict[str, float]) -> dict[str, Any]:
     """Which checkpoint is the student."""
-    from clinical_reasoner.distillation.trainer import MACRO_F1
+    from clinical_reasoner.distillation.asked import MACRO_F1
 
     asked = metrics[MACRO_F1]
     return {"exported at step": metrics["step"], **({"macro-F1 on validation": round(asked, 3)} if asked >= 0 else {})}
@@ -120,9 +122,7 @@ def _fitting_examples(
     """Examples of a split that fit into `max_length`, with their `length`; nothing is cut, and a visit of which one
     example is too long has none."""
     examples, rejected = make_examples(_findings(run, student, split), teacher, student, split, task)
-    first = next((name for name in examples["picture"].to_pylist() if name is not None), None)
-    of_picture = 0 if first is None else picture_tokens(processor, read_picture(run, first))
-    lengths, limit = count_tokens(examples, processor, of_picture), student.settings.max_length
+    lengths, limit = _lengths(run, examples, student, processor), student.settings.max_length
     visits = list(zip(*(examples[name].to_pylist() for name in ("patient_id", "visit_id")), strict=True))
     longest: dict[tuple[str, str], int] = {}
     for visit, length in zip(visits, lengths, strict=True):
@@ -133,3 +133,13 @@ def _fitting_examples(
             rejected.append(RejectedRow(source=f"trainable visit {number}", stage=student.stage, reason=reason))
     fits = pa.array([longest[visit] <= limit for visit in visits], pa.bool_())
     return examples.append_column("length", pa.array(lengths, pa.int64())).filter(fits), rejected
+
+
+def _lengths(run: RunFolder, examples: pa.Table, student: Student, processor: Any) -> list[int]:
+    """Tokens of each example, with those of its picture."""
+    if student.settings.family != "decoder":
+        rows = examples.select(["prompt", "completion"]).to_pylist()
+        return count_plain_tokens(rows, student.settings.family, processor)
+    first = next((name for name in examples["picture"].to_pylist() if name is not None), None)
+    of_picture = 0 if first is None else picture_tokens(processor, read_picture(run, first))
+    return count_tokens(examples, processor, of_picture)

@@ -1,46 +1,29 @@
-"""The loss of an arm on top of TRL's SFTTrainer, and the macro-F1 of the student's answers while it learns."""
+"""The loss of an arm on top of TRL's SFTTrainer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.distributed.tensor import DTensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from trl import SFTTrainer
 
 from clinical_reasoner.config.arms import ArmConfig
-from clinical_reasoner.distillation.failures import LossError
-from clinical_reasoner.distillation.sampling import EpochSampler
+from clinical_reasoner.distillation.asked import AskedTrainer
 from clinical_reasoner.distillation.sharding import check_sharded, shard_on_cpu
 from clinical_reasoner.distillation.teacher_tokens import with_divergence
 
-MACRO_F1 = "eval_macro_f1"
 FROM_TEACHER = ("option_places", "soft_labels", "candidate_ids", "candidate_mass")
 """Of a batch: what the loss takes from the teacher besides the answer."""
-Logs = dict[str, float]
 
 
-class Distiller(SFTTrainer):
+class Distiller(AskedTrainer, SFTTrainer):
     """Weighs tokens by `token_weights` of the batch, and mixes in soft labels where the batch has them."""
 
-    def __init__(
-        self,
-        *,
-        arm: ArmConfig,
-        options: list[int],
-        macro_f1: Callable[[Any], float] | None,
-        patience: int | None,
-        step_examples: int,
-        **keywords: Any,
-    ) -> None:
-        """`options`: token of each label's letter. `macro_f1` asks the model about the validation split; training stops
-        after `patience` evaluations without a better one. `step_examples`: those of one optimizer step, over all
-        workers."""
+    def __init__(self, *, arm: ArmConfig, options: list[int], **keywords: Any) -> None:
+        """`options`: token of each label's letter."""
         super().__init__(**keywords)
-        self._step_examples = step_examples
-        self._arm, self._options, self._macro_f1, self._patience = arm, options, macro_f1, patience
+        self._arm, self._options = arm, options
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
@@ -63,15 +46,7 @@ class Distiller(SFTTrainer):
             rest = {name: value for name, value in inputs.items() if name != "labels"}
             logits = model(**rest, use_cache=False).logits[:, :-1].float()
             losses = self._mixed(logits, labels, teacher)
-        items = (labels != -100).sum() if num_items_in_batch is None else num_items_in_batch
-        loss = (losses * weights).sum() / torch.as_tensor(items).clamp(min=1)
-        if not torch.isfinite(loss):
-            step = self.state.global_step + 1
-            raise LossError(f"the loss of step {step} is {loss.item()}; a lower student.learning_rate may help")
-        # The number of tokens is that of all workers, and DDP takes the mean of their gradients.
-        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
-            loss = loss * self.accelerator.num_processes
-        return loss
+        return self.mean_loss(losses, weights, labels, num_items_in_batch)
 
     def _mixed(self, logits: torch.Tensor, labels: torch.Tensor, teacher: dict[str, torch.Tensor]) -> torch.Tensor:
         """(B, L) token losses with what the teacher thought of labels and tokens; logits (B, L, V)."""
@@ -83,38 +58,6 @@ class Distiller(SFTTrainer):
             places, soft = teacher["option_places"][:, 1:], teacher["soft_labels"]
             losses = soft_label_losses(losses, logits, places, soft, self._options, self._arm.soft_labels)
         return losses
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Raises LossError instead of saving weights from which no restart could go on."""
-        if not all(bool(torch.isfinite(_of_this_worker(one)).all()) for one in model.parameters()):
-            raise LossError(
-                f"weights are no numbers after step {self.state.global_step}; a lower student.learning_rate may help"
-            )
-        parent: Any = super()
-        parent._save_checkpoint(model, trial)
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
-        data: Any = self.train_dataset if train_dataset is None else train_dataset
-        grouped = self.args.train_sampling_strategy == "group_by_length"
-        lengths = data[self.args.length_column_name] if grouped else None
-        return EpochSampler(len(data), self._step_examples, self.args.seed, lengths)
-
-    def evaluate(self, *_: Any, **__: Any) -> Logs:
-        """`{"eval_macro_f1": ...}` of the answers about the validation split, 0 to 1, higher is better."""
-        if self._macro_f1 is None:
-            return {}
-        self.model_wrapped.eval()
-        metrics = {MACRO_F1: self._macro_f1(self.model_wrapped)}
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        found = [log[MACRO_F1] for log in self.state.log_history if MACRO_F1 in log]
-        if self._patience is not None and len(found) - 1 - found.index(max(found)) >= self._patience:
-            self.control.should_training_stop = True
-        return metrics
-
-
-def _of_this_worker(parameter: torch.Tensor) -> torch.Tensor:
-    return parameter.to_local() if isinstance(parameter, DTensor) else parameter
 
 
 def soft_label_losses(

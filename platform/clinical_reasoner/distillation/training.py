@@ -75,7 +75,7 @@ def _trainer(loop: Any, storage: str) -> Any:
     from ray.train import CheckpointConfig, RunConfig
     from ray.train.torch import TorchTrainer
 
-    from clinical_reasoner.distillation.trainer import MACRO_F1
+    from clinical_reasoner.distillation.asked import MACRO_F1
     from clinical_reasoner.distillation.worker import train_loop
 
     return TorchTrainer(
@@ -106,7 +106,7 @@ def _scaling(training: TrainingConfig) -> Any:
 
 def _best(result: Any) -> tuple[Any, dict[str, float]]:
     """The checkpoint with the highest macro-F1, the first of equal ones."""
-    from clinical_reasoner.distillation.trainer import MACRO_F1
+    from clinical_reasoner.distillation.asked import MACRO_F1
 
     found = sorted(result.best_checkpoints, key=lambda pair: pair[1]["step"])
     checkpoint, metrics = max(found, key=lambda pair: pair[1][MACRO_F1])

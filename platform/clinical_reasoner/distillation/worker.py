@@ -18,12 +18,15 @@ from trl import SFTConfig
 
 from clinical_reasoner.config.arms import ArmConfig
 from clinical_reasoner.config.student import StudentConfig
+from clinical_reasoner.distillation.asked import MACRO_F1, AskedTrainer
 from clinical_reasoner.distillation.asking import ValidationAsker
-from clinical_reasoner.distillation.bases import adapter_config, load_model, load_processor, tokenizer_of
+from clinical_reasoner.distillation.bases import adapter_config, load_model, tokenizer_of
 from clinical_reasoner.distillation.collating import AnswerCollator, TokenTexts, option_tokens
 from clinical_reasoner.distillation.failures import no_room_named
+from clinical_reasoner.distillation.families import student_processor
+from clinical_reasoner.distillation.plain_training import PlainAnswers, plain_trainer
 from clinical_reasoner.distillation.sharding import FSDP2
-from clinical_reasoner.distillation.trainer import MACRO_F1, Distiller
+from clinical_reasoner.distillation.trainer import Distiller
 from clinical_reasoner.runs import RunFolder
 from clinical_reasoner.task import DiagnosisTask
 
@@ -115,41 +118,52 @@ def train_loop(config: dict[str, Any]) -> None:
             trainer.train(resume_from_checkpoint=str(Path(folder, CHECKPOINT)))
 
 
-def build_trainer(loop: LoopConfig, output: str) -> Distiller:
+def build_trainer(loop: LoopConfig, output: str) -> AskedTrainer:
     """The trainer of this worker, whose files go to `output`."""
-    context, settings, run = ray.train.get_context(), loop.settings, RunFolder(loop.run)
-    workers = context.get_world_size()
-    processor = load_processor(loop.base, settings.inputs != "text")
+    settings, run = loop.settings, RunFolder(loop.run)
+    processor = student_processor(loop.base, settings)
+    common = {
+        "macro_f1": _asker(loop, run, processor),
+        "patience": settings.validation.patience,
+        "step_examples": settings.batch_size,
+        "args": _arguments(loop, output, ray.train.get_context().get_world_size()),
+        "callbacks": [_Report(loop.progress, loop.steps, settings.validation.evaluations)],
+    }
+    if settings.family != "decoder":
+        rows = run.read_table(loop.examples).to_pylist()
+        return plain_trainer(loop.base, settings, loop.arm, loop.task, processor, run, rows, **common)
     texts = TokenTexts(tokenizer_of(processor))
-    asker = None
-    if loop.validation is not None:
-        rows = run.read_table(loop.validation).to_pylist()
-        asker = ValidationAsker(
-            rows,
-            loop.arm.answers,
-            loop.task,
-            processor,
-            settings.sampling.max_tokens,
-            run,
-            context.get_world_rank(),
-            workers,
-            sharded=settings.training.sharding == "fsdp2" and workers > 1,
-        )
     trainer = Distiller(
         arm=loop.arm,
         options=option_tokens(texts, loop.arm.answers, loop.task) if loop.arm.soft_labels else [],
-        macro_f1=asker,
-        patience=settings.validation.patience,
-        step_examples=settings.batch_size,
         model=load_model(settings, loop.base),
-        args=_arguments(loop, output, workers),
         train_dataset=_dataset(run, loop),
         processing_class=processor,
         peft_config=adapter_config(settings.lora),
-        callbacks=[_Report(loop.progress, loop.steps, settings.validation.evaluations)],
+        **common,
     )
     trainer.data_collator = AnswerCollator(trainer.data_collator, texts, loop.task, loop.arm, run)
     return trainer
+
+
+def _asker(loop: LoopConfig, run: RunFolder, processor: Any) -> ValidationAsker | None:
+    """None where the student is not asked while it learns."""
+    context, settings = ray.train.get_context(), loop.settings
+    if loop.validation is None:
+        return None
+    workers = context.get_world_size()
+    return ValidationAsker(
+        run.read_table(loop.validation).to_pylist(),
+        loop.arm.answers,
+        loop.task,
+        processor,
+        settings.sampling.max_tokens,
+        run,
+        context.get_world_rank(),
+        workers,
+        sharded=settings.training.sharding == "fsdp2" and workers > 1,
+        answers=None if settings.family == "decoder" else PlainAnswers(settings, processor, loop.task),
+    )
 
 
 def _dataset(run: RunFolder, loop: LoopConfig) -> Dataset:

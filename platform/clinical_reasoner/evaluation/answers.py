@@ -40,7 +40,8 @@ def _make_answers(config: PipelineConfig, run: RunFolder, student: Student) -> M
         with tempfile.TemporaryDirectory() as scratch:
             source = run.local_folder(student.model_folder, scratch)
             sees = student.settings.inputs != "text"
-            model = Model(source, engine, sampling, len(task.labels) + 2, sees_pictures=sees)
+            family = student.settings.family
+            model = Model(source, engine, sampling, len(task.labels) + 2, sees_pictures=sees, family=family, task=task)
             batch = Batch(asks, ASKS, work_folder(run, stage), config.rationales.rows_per_block)
             rows = generate(run, batch, model, renderer, finisher, RATIONALES, config.run.logical_cpus)
         with run.table_writer(stage.name, RATIONALES) as writer:

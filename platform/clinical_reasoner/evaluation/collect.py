@@ -17,10 +17,13 @@ from clinical_reasoner.config.evaluation import EvaluationConfig
 from clinical_reasoner.config.loading import to_yaml
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.distillation.students import Student, students_of
+from clinical_reasoner.evaluation.baselines import KEYS as BASELINES
+from clinical_reasoner.evaluation.baselines import NAMES as BASELINE_NAMES
+from clinical_reasoner.evaluation.baselines import baseline_stages, baselines_trained_on
 from clinical_reasoner.evaluation.ceiling import population_ceiling
 from clinical_reasoner.evaluation.cohort_page import run_summary
 from clinical_reasoner.evaluation.metrics import Estimate, Key, evaluate, paired_difference
-from clinical_reasoner.evaluation.predictions import BASELINE, CEILING, PREDICTIONS_STAGE, TEACHER
+from clinical_reasoner.evaluation.predictions import CEILING, PREDICTIONS_STAGE, TEACHER
 from clinical_reasoner.evaluation.report import Claims, Example, ExampleAnswer, ReportInput, StageRows
 from clinical_reasoner.evaluation.selection_counts import COLUMNS
 from clinical_reasoner.evaluation.selection_summary import TeacherSelection, VisitKey, summarise_selection
@@ -30,7 +33,7 @@ from clinical_reasoner.task import DiagnosisTask, load_task
 
 NAMES: dict[Key, str] = {
     **{(TEACHER, kind.arm): f"Teacher, {kind.title}" for kind in ASK_KINDS.values() if kind.arm},
-    BASELINE: "Logistic regression",
+    **BASELINE_NAMES,
     CEILING: "Bayes rule (ceiling)",
 }
 
@@ -39,8 +42,9 @@ def collect(config: PipelineConfig, run: RunFolder, predictions: pa.Table) -> Re
     """Everything that the report says about a run."""
     task = load_task(config.task.file)
     settings = config.evaluation
-    metrics = evaluate(predictions, task, resamples=settings.resamples, seed=settings.seed)
-    keys = [(entry.model, entry.arm) for entry in metrics]
+    metrics = evaluate(predictions, task, resamples=settings.resamples, seed=settings.seed, partial=_seeing(config))
+    most = max(entry.n for entry in metrics)
+    compared = [(entry.model, entry.arm) for entry in metrics if entry.n == most]
     cohort = config.cohort
     ceiling, note = population_ceiling(config, cohort, task) if isinstance(cohort, SyntheticCohort) else (None, "")
     return ReportInput(
@@ -55,7 +59,7 @@ def collect(config: PipelineConfig, run: RunFolder, predictions: pa.Table) -> Re
         trained_on=_trained_on(config, run),
         ceiling=ceiling,
         ceiling_note=note,
-        differences=tuple(_differences(config, predictions, keys)),
+        differences=tuple(_differences(config, predictions, compared)),
         claims=tuple(_claims(config, run)),
         selection=run_selection(run, task, settings),
         examples=tuple(_examples(run, predictions, task, settings.examples)),
@@ -86,17 +90,24 @@ def _student_name(student: Student) -> str:
     return f"{name}{reads}, {ARM_TITLES.get(student.arm_name, student.arm_name)}"
 
 
+def _seeing(config: PipelineConfig) -> list[Key]:
+    """Models that need a scan, and so answer about the visits that have one."""
+    students = [(one.name, one.arm_name) for one in students_of(config) if one.settings.inputs != "text"]
+    return [BASELINES["cnn_3d"], *students]
+
+
 def _trained_on(config: PipelineConfig, run: RunFolder) -> dict[Key, int]:
     students = [(student, run.manifest(student.stage)) for student in students_of(config)]
     trained: dict[Key, int] = {(one.name, one.arm_name): found.rows_out for one, found in students if found}
     splits = run.read_table("findings", FINDINGS).column("split").to_pylist()
-    return trained | {BASELINE: splits.count("train")}
+    return trained | baselines_trained_on(config.evaluation, run, splits.count("train"))
 
 
 def _differences(config: PipelineConfig, predictions: pa.Table, keys: list[Key]) -> list[tuple[str, Estimate]]:
     """Each arm of a student against its label-only one, the same arm with a picture against that without, and every
-    student against the baseline and the teacher."""
+    student against what was fitted and the teacher. All of `keys` answered about the same visits."""
     settings, names = config.evaluation, display_names(config)
+    learnt = [key for name, key in BASELINES.items() if name != "majority"]
     students = [key for key in keys if key[0] in config.students()]
     reasoned: list[Key] = [("teacher", kind.arm) for kind in ASK_KINDS.values() if kind.arm and kind.gives_rationale]
     pairs = [
@@ -104,7 +115,7 @@ def _differences(config: PipelineConfig, predictions: pa.Table, keys: list[Key])
         *((key, other) for key in students for other in students if _adds_picture(config, key, other)),
         *((key, ("teacher", "direct")) for key in reasoned),
         *((("teacher", "few_shot"), key) for key in reasoned if key != ("teacher", "few_shot")),
-        *((student, BASELINE) for student in students),
+        *((student, baseline) for baseline in learnt for student in students),
         *((student, ("teacher", "few_shot")) for student in students),
     ]
     return [
@@ -183,7 +194,7 @@ def _examples(run: RunFolder, predictions: pa.Table, task: DiagnosisTask, count:
         for rows in by_label.values():
             if rows and len(chosen) < count:
                 chosen.append(rows.pop(0))
-    answers = predictions.to_pylist()
+    answers = _of_first_seed(predictions.to_pylist())
     return [
         Example(
             heading=f"Test patient with the diagnosis {row['label']}",
@@ -199,6 +210,15 @@ def _examples(run: RunFolder, predictions: pa.Table, task: DiagnosisTask, count:
     ]
 
 
+def _of_first_seed(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of one training of each model."""
+    seeds: dict[Key, set[int | None]] = {}
+    for row in answers:
+        seeds.setdefault((row["model"], row["arm"]), set()).add(row["seed"])
+    first = {key: min(found, key=lambda seed: -1 if seed is None else seed) for key, found in seeds.items()}
+    return [row for row in answers if row["seed"] == first[row["model"], row["arm"]]]
+
+
 def _stage_counts(config: PipelineConfig, run: RunFolder) -> list[StageRows]:
     students = students_of(config)
     names = [
@@ -207,6 +227,7 @@ def _stage_counts(config: PipelineConfig, run: RunFolder) -> list[StageRows]:
         "rationales",
         *(student.stage for student in students),
         *(student.answers_stage for student in students),
+        *baseline_stages(config.evaluation),
         PREDICTIONS_STAGE,
     ]
     manifests = [(name, run.manifest(name)) for name in names]

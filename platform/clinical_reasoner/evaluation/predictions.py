@@ -10,10 +10,9 @@ import pyarrow as pa
 from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.config.cohort import SyntheticCohort
 from clinical_reasoner.config.pipeline import PipelineConfig
-from clinical_reasoner.distillation.baselines import evidence_frame, fit_logistic_regression, predict_probabilities
 from clinical_reasoner.distillation.students import students_of
+from clinical_reasoner.evaluation.baselines import KEYS, baseline_rows, baseline_stages, prediction
 from clinical_reasoner.evaluation.ceiling import Posterior, bayes_posterior
-from clinical_reasoner.evidence.description import parse_description
 from clinical_reasoner.evidence.measured import Measured, with_measures
 from clinical_reasoner.rationales.consistency import consensus, samples_together
 from clinical_reasoner.records import (
@@ -35,21 +34,23 @@ TEACHER_ARMS = {ask: kind.arm for ask, kind in ASK_KINDS.items() if kind.arm}
 """Ask -> arm of the teacher."""
 TEACHER = "teacher"
 """The model that students learn from and the endpoint serves."""
-BASELINE = ("logistic regression", "baseline")
+BASELINE = KEYS["logistic_regression"]
 CEILING = ("Bayes rule", "ceiling")
 
 
 def make_predictions(config: PipelineConfig, run: RunFolder) -> Manifest:
-    """Write `predictions/` for teacher, students, logistic regression and, for a synthetic cohort, the Bayes rule."""
+    """Write `predictions/` for teacher, students, baselines and, for a synthetic cohort, the Bayes rule."""
     students = students_of(config)
     names = {config.teacher.model: TEACHER, **{name: name for name in config.more_teachers}}
     settings = {
         "students": [student.stage for student in students],
+        "baselines": list(config.evaluation.baselines),
         "seed": config.evaluation.seed,
         # Where the key's file lies changes nothing.
         "cohort": config.cohort.model_dump(mode="json", exclude={"deidentify": {"key_file"}}),
     }
     reads = ["findings", "rationales", *(student.answers_stage for student in students)]
+    reads += baseline_stages(config.evaluation)
 
     def make() -> Rows:
         task = load_task(config.task.file)
@@ -60,7 +61,7 @@ def make_predictions(config: PipelineConfig, run: RunFolder) -> Manifest:
             named = {student.stage: student.name}
             answers = _answered(table, named, {student.arm.answers: student.arm_name}, task)
             rows += [row.model_copy(update={"seed": student.seed}) for row in answers]
-        rows += _logistic_regression(findings, task, config.evaluation.seed)
+        rows += baseline_rows(config.evaluation, run, findings, task)
         if isinstance(config.cohort, SyntheticCohort):
             rows += _bayes_rule(run, findings, bayes_posterior(config.cohort, config.evidence.cut_points, task), task)
         run.write_table(PREDICTIONS_STAGE, to_table(rows, PREDICTIONS))
@@ -92,19 +93,6 @@ def _together(samples: list[dict[str, Any]], model: str, arms: Mapping[Ask, str]
     )
 
 
-def _logistic_regression(findings: pa.Table, task: DiagnosisTask, seed: int) -> list[PredictionRow]:
-    rows = findings.to_pylist()
-    frame = evidence_frame([parse_description(row["description"], task) for row in rows], task)
-    train = [index for index, row in enumerate(rows) if row["split"] == "train"]
-    test = [index for index, row in enumerate(rows) if row["split"] == "test"]
-    model = fit_logistic_regression(frame.iloc[train], [rows[index]["label"] for index in train], task, seed)
-    probabilities = predict_probabilities(model, frame.iloc[test], task)
-    return [
-        _prediction(rows[index], BASELINE, list(values), task)
-        for index, values in zip(test, probabilities, strict=True)
-    ]
-
-
 def _bayes_rule(run: RunFolder, findings: pa.Table, posterior: Posterior, task: DiagnosisTask) -> list[PredictionRow]:
     measured = Measured(run)
     patients = [PatientRow.model_validate(row) for row in run.read_table("patients", PATIENTS).to_pylist()]
@@ -113,19 +101,6 @@ def _bayes_rule(run: RunFolder, findings: pa.Table, posterior: Posterior, task: 
     }
     tested = [row for row in findings.to_pylist() if row["split"] == "test"]
     return [
-        _prediction(row, CEILING, posterior(by_visit[row["patient_id"], row["visit_id"]]).tolist(), task)
+        prediction(row, CEILING, posterior(by_visit[row["patient_id"], row["visit_id"]]).tolist(), task)
         for row in tested
     ]
-
-
-def _prediction(
-    row: dict[str, str], key: tuple[str, str], probabilities: list[float], task: DiagnosisTask
-) -> PredictionRow:
-    best = max(range(len(probabilities)), key=probabilities.__getitem__)
-    return PredictionRow(
-        **{name: row[name] for name in ("patient_id", "visit_id", "split", "label")},
-        model=key[0],
-        arm=key[1],
-        predicted=task.label_names[best],
-        probabilities=tuple(float(value) for value in probabilities),
-    )

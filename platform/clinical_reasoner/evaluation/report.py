@@ -50,6 +50,8 @@ class ExampleAnswer(_Strict):
 
     model: str
     arm: str
+    seed: int | None = None
+    """Training seed of this one of several."""
     predicted: str | None
     """None where the answer could not be parsed."""
     probabilities: tuple[float, ...] | None = None

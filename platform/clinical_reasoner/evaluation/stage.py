@@ -44,6 +44,7 @@ def print_comparison(run: RunFolder) -> None:
     title = "Accuracy on the test split" + (" (synthetic patients)" if report["synthetic"] else "")
     table = Table(
         "Model",
+        "Seeds",
         "Trained on",
         "n",
         "Accuracy [95 % CI]",
@@ -55,12 +56,13 @@ def print_comparison(run: RunFolder) -> None:
     for entry in report["models"]:
         table.add_row(
             entry["name"],
+            str(entry["seeds"]),
             "-" if entry["trained_on"] is None else str(entry["trained_on"]),
             str(entry["n"]),
             *(_interval(entry[name]) for name in ("accuracy", "macro_f1", "auroc")),
             str(entry["unparsed"]),
         )
-    console = Console(width=140)
+    console = Console(width=150)
     console.print(table)
     if report["ceiling"] is not None:
         console.print(f"Bayes ceiling of the population: {report['ceiling']['accuracy']:.3f}")

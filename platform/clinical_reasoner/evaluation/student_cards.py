@@ -46,7 +46,7 @@ def student_calibration(run: RunFolder, student: Student, task: DiagnosisTask) -
 
 def _figures(metrics: dict[str, Any], calibration: Calibration | str, synthetic: bool) -> str:
     """Markdown: the test split with intervals, then the calibration."""
-    seeds = metrics.get("seeds", 1)
+    seeds = metrics["seeds"]
     patients = "synthetic patients" if synthetic else "patients"
     lines = [
         f"Test split, {metrics['n']} visits of {metrics['n_subjects']} {patients}; mean of {seeds} "
@@ -56,7 +56,7 @@ def _figures(metrics: dict[str, Any], calibration: Calibration | str, synthetic:
         "| | |",
         "|---|---|",
         *(f"| {name} | {_interval(metrics[key])} |" for name, key in _SHOWN.items()),
-        f"| answers that could not be read | {metrics['unparsed']} |",
+        f"| answers that could not be read | {metrics['unparsed']} of {metrics['answers']} |",
         "",
     ]
     if isinstance(calibration, str):

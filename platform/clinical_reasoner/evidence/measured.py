@@ -40,5 +40,5 @@ def with_measures(patient: PatientRow, measured: MeasuresRow | None) -> PatientR
 
 
 def pictures_of(measured: MeasuresRow | None) -> dict[str, Any]:
-    """`slice_paths` and `cube_path` of a visit, below the run folder."""
-    return {} if measured is None else {"slice_paths": measured.slice_paths, "cube_path": measured.cube_path}
+    """`slice_paths`, `picture_path` and `cube_path` of a visit, below the run folder."""
+    return {} if measured is None else measured.model_dump(include={"slice_paths", "picture_path", "cube_path"})

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 from scipy.ndimage import affine_transform, gaussian_filter
 
 from clinical_reasoner.imaging.headers import voxel_lengths
 from clinical_reasoner.imaging.heads import FIELD_MM, grey, head_centre, head_mask, in_ras
+from clinical_reasoner.imaging.scans import ScanError
 
 _BLUR = 0.4
 """SD of the blur before voxels are left out, in units of the new ones: finer detail would become a false pattern."""
@@ -41,3 +46,15 @@ def nifti_bytes(voxels: np.ndarray, affine: np.ndarray) -> bytes:
     image: Any = nib.Nifti1Image(voxels, affine)  # type: ignore[no-untyped-call]
     image.header.set_xyzt_units("mm")
     return gzip.compress(image.to_bytes(), mtime=0)
+
+
+def cube_voxels(file: bytes) -> np.ndarray:
+    """Grey values (uint8, [side, side, side]) of a file of `nifti_bytes`. Raises ScanError for what is none."""
+    try:
+        image: Any = nib.Nifti1Image.from_bytes(gzip.decompress(file))
+        voxels: np.ndarray = np.asanyarray(image.dataobj)
+    except (OSError, EOFError, ValueError, zlib.error, ImageFileError, HeaderDataError, WrapStructError) as error:
+        raise ScanError(f"cube: cannot be read ({type(error).__name__})") from error
+    if voxels.dtype != np.uint8 or len(set(voxels.shape)) != 1 or voxels.ndim != 3:
+        raise ScanError(f"cube: {voxels.dtype} voxels of shape {voxels.shape} are no cube of grey values")
+    return voxels

@@ -23,6 +23,7 @@ from clinical_reasoner.imaging.labels import FREESURFER, LabelScheme
 from clinical_reasoner.imaging.scans import HIGHEST_LABEL, LabelMap, ScanError, Volume, open_label_map, open_volume
 from clinical_reasoner.imaging.slices import compose, save_png, slice_images
 from clinical_reasoner.imaging.stats_files import read_stats_volumes
+from clinical_reasoner.imaging.views import views_picture
 from clinical_reasoner.imaging.volumes import missing_regions, ratios, regional_volumes
 from clinical_reasoner.records import Measure, MeasuresRow, arrow_schema
 from clinical_reasoner.runs import RunFolder
@@ -88,6 +89,7 @@ class Measured:
     segmenter: str | None = None
     warnings: tuple[str, ...] = ()
     slice_paths: tuple[str, ...] = ()
+    picture_path: str | None = None
     cube_path: str | None = None
 
 
@@ -117,9 +119,15 @@ def measured_row(item: Mapping[str, Any], found: Measured, reason: str | None) -
         "segmenter": found.segmenter,
         "warnings": list(found.warnings),
         "slice_paths": list(found.slice_paths),
+        "picture_path": found.picture_path,
         "cube_path": found.cube_path,
         "reason": reason,
     }
+
+
+def label_map_measures(label_map: LabelMap, scheme: LabelScheme) -> tuple[Measure, ...]:
+    """What is measured in a label map alone. Raises ScanError as `regional_volumes` does."""
+    return _as_measures(regional_volumes(label_map, scheme), horn_roundness(label_map, scheme))
 
 
 def stats_tables(segmentation: Path) -> tuple[Path, ...]:
@@ -213,9 +221,14 @@ def _regions(
     told += [f"{name}: a horn is missing, too small or not opened" for name in SHAPES if name not in shapes]
     if segmenter is None:
         told.append(UNKNOWN_SEGMENTER)
+    return Measured(_as_measures(volumes, shapes), segmenter, tuple(told))
+
+
+def _as_measures(volumes: Mapping[str, float], shapes: Mapping[str, float]) -> tuple[Measure, ...]:
+    """Volumes (mm3), their ratios and shapes."""
     measures = [Measure(name=name, value=value, unit="mm3") for name, value in volumes.items()]
-    measures += [Measure(name=name, value=value, unit="1") for name, value in (ratios(volumes) | shapes).items()]
-    return Measured(tuple(measures), segmenter, tuple(told))
+    measures += [Measure(name=name, value=value, unit="1") for name, value in {**ratios(volumes), **shapes}.items()]
+    return tuple(measures)
 
 
 def _look_at(scan: Volume, label_map: LabelMap | None, number: str, found: Measured, how: Measuring) -> Measured:
@@ -237,11 +250,12 @@ def _look_at(scan: Volume, label_map: LabelMap | None, number: str, found: Measu
     pictures = slice_images(scan.array, shown, scan.affine, how.slice_size)
     files = {f"{SLICES}/{number}.png": compose(pictures)}
     files |= {f"{SLICES}/{number}-{name}.png": picture for name, picture in pictures.items()}
-    for name, picture in files.items():
+    picture_path = f"{SLICES}/{number}-views.png"
+    for name, picture in (files | {picture_path: views_picture(scan.array, shown, scan.affine)}).items():
         content = io.BytesIO()
         save_png(picture, content)
         run_folder(how.run_path).write_bytes(name, content.getvalue())
-    return replace(found, warnings=tuple(warnings), slice_paths=tuple(files))
+    return replace(found, warnings=tuple(warnings), slice_paths=tuple(files), picture_path=picture_path)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from clinical_reasoner.llm.deployment import build_deployment_processor, check_d
 from clinical_reasoner.llm.endpoint import EndpointAsker, check_endpoint
 from clinical_reasoner.llm.engine import build_batch_processor, read_generation
 from clinical_reasoner.llm.generation import Generation, Model, NoAnswerError, Row, Steps, is_final
+from clinical_reasoner.llm.plain import ask_plainly
 from clinical_reasoner.llm.prompting import Message
 from clinical_reasoner.llm.work import Watch, Work
 from clinical_reasoner.progress import watched
@@ -127,6 +128,8 @@ def _asked(rows: Any, steps: Steps) -> Any:
             concurrency=1,  # one rate for all requests
             num_cpus=0.5,
         )
+    if steps.model.family != "decoder":
+        return ask_plainly(rows, steps)
     if steps.model.deployment:
         return build_deployment_processor(steps)(rows).map(_Settler(steps, read_response), num_cpus=0.1)
     return build_batch_processor(steps)(rows).map(_Settler(steps, read_generation), num_cpus=0.1)

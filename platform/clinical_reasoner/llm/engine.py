@@ -133,7 +133,8 @@ def read_error(error: str) -> Generation:
 
 def _kept(row: Row, model: Model) -> dict[str, Any]:
     """Token ids and their most probable candidates, where they are kept."""
-    if not model.token_candidates or row.get("logprobs") is None or not ASK_KINDS[row["ask"]].gives_rationale:
+    given = row.get("generated_tokens") is not None and row.get("logprobs") is not None
+    if not model.token_candidates or not given or not ASK_KINDS[row["ask"]].gives_rationale:
         return {}
     places = [
         sorted(((int(key), value["logprob"]) for key, value in candidates.items() if value), key=lambda one: -one[1])

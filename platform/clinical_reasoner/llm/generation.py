@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from clinical_reasoner.config.student import Family
 from clinical_reasoner.config.teacher import DeploymentConfig, EndpointConfig, EngineConfig, SamplingConfig
 from clinical_reasoner.llm.answers import TokenLogprobs
 from clinical_reasoner.llm.prompting import Message
 from clinical_reasoner.storage import RunError
+from clinical_reasoner.task import DiagnosisTask
 
 Row = dict[str, Any]
 
@@ -75,6 +77,10 @@ class Model:
     """Candidates per token that an answer with a rationale keeps, by their ids; only of a model in the engine."""
     sees_pictures: bool = False
     """Whether its messages hold pictures; in the engine it must then be a vision-language model."""
+    family: Family = "decoder"
+    """Any other than decoders runs in transformers."""
+    task: DiagnosisTask | None = None
+    """Of an encoder: its classes are the labels."""
 
 
 @dataclass(frozen=True)

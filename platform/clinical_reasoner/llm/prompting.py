@@ -67,13 +67,22 @@ def render_messages(
     return messages
 
 
-def with_picture(messages: Sequence[Message], png: bytes) -> list[Message]:
-    """The same messages with a picture (PNG) before the text of the first user's turn."""
-    url = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+def with_picture(messages: Sequence[Message], png: bytes | None = None) -> list[Message]:
+    """The same messages, in parts, with a picture before the text of the first user's turn: a PNG for an engine or
+    endpoint, or None for the place of one that is given apart, as to a processor of transformers."""
+    picture: dict[str, Any] = {"type": "image"}
+    if png is not None:
+        url = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+        picture = {"type": "image_url", "image_url": {"url": url}}
     first = next(place for place, message in enumerate(messages) if message["role"] == "user")
-    parts = [[{"type": "text", "text": message["content"]}] for message in messages]
-    parts[first].insert(0, {"type": "image_url", "image_url": {"url": url}})
+    parts: list[list[dict[str, Any]]] = [[{"type": "text", "text": message["content"]}] for message in messages]
+    parts[first].insert(0, picture)
     return [{"role": message["role"], "content": content} for message, content in zip(messages, parts, strict=True)]
+
+
+def plain_text(messages: Sequence[Message]) -> str:
+    """Messages as one text, for models without a chat template: their contents, joined by blank lines."""
+    return "\n\n".join(message["content"] for message in messages)
 
 
 def render_answer(ask: Ask, rationale: str, label: str, task: DiagnosisTask, version: str = PROMPT_VERSION) -> str:

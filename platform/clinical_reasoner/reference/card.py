@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from clinical_reasoner.config.loading import to_yaml
 from clinical_reasoner.config.reference import ReferenceConfig
@@ -38,14 +38,7 @@ def model_card(
 ) -> str:
     """Markdown with recipe, text and figures. `losses` are means of 50 steps; `ceiling` is the Bayes accuracy; `labels`
     is the number of diagnoses."""
-    environment = Environment(
-        loader=PackageLoader("clinical_reasoner", "reference"),
-        undefined=StrictUndefined,
-        autoescape=False,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("card.md.j2").render(
+    return card_template("card.md.j2").render(
         config=config,
         recipe=to_yaml(config),
         parameters=parameters,
@@ -55,3 +48,15 @@ def model_card(
         ceiling=ceiling,
         chance=1 / labels,
     )
+
+
+def card_template(name: str) -> Template:
+    """A template of this folder; a value that is missing raises."""
+    environment = Environment(
+        loader=PackageLoader("clinical_reasoner", "reference"),
+        undefined=StrictUndefined,
+        autoescape=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from clinical_reasoner.config.reference import Phase, ReferenceConfig
+from clinical_reasoner.config.reference import Phase, ReferenceConfig, Schedule
 from clinical_reasoner.errors import UserError
 from clinical_reasoner.llm.prompting import Message
 from clinical_reasoner.progress import ProgressBar
@@ -77,10 +77,10 @@ class Emphasis(NamedTuple):
     words: re.Pattern[str]
 
 
-def emphasis(config: ReferenceConfig, phase: Phase, task: DiagnosisTask) -> Emphasis:
+def emphasis(option_weight: float, schedule: Schedule, task: DiagnosisTask) -> Emphasis:
     """What is copied from a description: grades and numbers."""
     grades = "|".join(re.escape(name) for name in task.grade_names)
-    return Emphasis(config.option_weight, phase.copied_weight, re.compile(rf"(?i)\b(?:{grades}|\d+)\b"))
+    return Emphasis(option_weight, schedule.copied_weight, re.compile(rf"(?i)\b(?:{grades}|\d+)\b"))
 
 
 def encode(chat: list[Message], tokenizer: PreTrainedTokenizerFast, weigh: Emphasis) -> Example:
@@ -115,17 +115,17 @@ def batches(
 ) -> Iterator[Batch]:
     """Endless batches, similar lengths together."""
     text = restatements(spec) if phase.text == "restatements" else chats(spec, phase.max_shots)
-    weigh = emphasis(config, phase, spec.task)
+    weigh = emphasis(config.option_weight, phase, spec.task)
     examples = (encode(chat, tokenizer, weigh) for chat in text)
     fitting = (example for example in examples if len(example.tokens) <= config.context)
     generator = torch.Generator().manual_seed(config.seed)
     while True:
         pool = sorted(islice(fitting, phase.batch * _BATCHES_SORTED), key=lambda example: len(example.tokens))
         for index in torch.randperm(_BATCHES_SORTED, generator=generator).tolist():
-            yield _pad(pool[index * phase.batch : (index + 1) * phase.batch], tokenizer.pad_token_id)
+            yield pad(pool[index * phase.batch : (index + 1) * phase.batch], tokenizer.pad_token_id)
 
 
-def _pad(rows: list[Example], pad: int) -> Batch:
+def pad(rows: list[Example], pad: int) -> Batch:
     longest = max(len(row.tokens) for row in rows)
     fill = [longest - len(row.tokens) for row in rows]
     tokens = torch.tensor([row.tokens + [pad] * n for row, n in zip(rows, fill, strict=True)])
@@ -171,21 +171,33 @@ def _train_phase(
     config: ReferenceConfig,
     device: str,
 ) -> list[float]:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=phase.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, phase))
-    recent, history = 0.0, list[float]()
+    def loss_of(batch: Batch) -> torch.Tensor:
+        tokens, targets, weights = (tensor.to(device) for tensor in batch)
+        # bf16 on GPUs alone: processors without its instructions emulate it, ten times slower than float32
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            logits = model(input_ids=tokens).logits
+        return weighted_loss(logits, targets, weights)
+
     model.train()
-    with ProgressBar(f"{config.role}, up to {phase.max_shots} exemplars", phase.steps) as bar:
-        for step, batch in enumerate(islice(stream, phase.steps), start=1):
-            tokens, targets, weights = (tensor.to(device) for tensor in batch)
-            # bf16 on GPUs alone: processors without its instructions emulate it, ten times slower than float32
-            with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-                logits = model(input_ids=tokens).logits
-            loss = weighted_loss(logits, targets, weights)
+    title = f"{config.role}, up to {phase.max_shots} exemplars"
+    return optimise(model.parameters(), map(loss_of, stream), phase, title)
+
+
+def optimise(
+    parameters: Iterable[torch.nn.Parameter], losses: Iterator[torch.Tensor], schedule: Schedule, title: str
+) -> list[float]:
+    """One step of AdamW on each of the first `steps` losses, which are computed when they are asked for. Returns their
+    means of 50 steps."""
+    trained = list(parameters)
+    optimizer = torch.optim.AdamW(trained, lr=schedule.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, schedule))
+    recent, history = 0.0, list[float]()
+    with ProgressBar(title, schedule.steps) as bar:
+        for step, loss in enumerate(islice(losses, schedule.steps), start=1):
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
-            schedule.step()
+            rate.step()
             optimizer.zero_grad(set_to_none=True)
             recent += loss.item()
             if step % 50 == 0:
@@ -195,9 +207,9 @@ def _train_phase(
     return history
 
 
-def _cosine(step: int, phase: Phase) -> float:
+def _cosine(step: int, schedule: Schedule) -> float:
     """Learning-rate factor: linear warm-up, then cosine to 5 %."""
-    if step < phase.warmup_steps:
-        return (step + 1) / phase.warmup_steps
-    done = (step - phase.warmup_steps) / max(1, phase.steps - phase.warmup_steps)
+    if step < schedule.warmup_steps:
+        return (step + 1) / schedule.warmup_steps
+    done = (step - schedule.warmup_steps) / max(1, schedule.steps - schedule.warmup_steps)
     return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

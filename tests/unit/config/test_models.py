@@ -13,8 +13,7 @@ from clinical_reasoner.config.cohort import EvidenceConfig, TableCohort
 from clinical_reasoner.config.loading import ConfigError, load_config
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.config.rationales import LENGTHS, RationalesConfig
-from clinical_reasoner.config.reference import ReferenceConfig
-from clinical_reasoner.config.student import StudentConfig
+from clinical_reasoner.config.reference import ReferenceConfig, ReferenceRecipe, VisionReferenceConfig
 from clinical_reasoner.config.teacher import (
     THROUGHPUT,
     DeploymentConfig,
@@ -43,26 +42,6 @@ def test_own_cohort_is_not_called_synthetic(name: str) -> None:
     with pytest.raises(ValidationError, match="must not start with 'synthetic'"):
         TableCohort(kind="table", path="patients.csv", name=name)
     assert TableCohort(kind="table", path="patients.csv", name="memory clinic").name == "memory clinic"
-
-
-def student(**changed: Any) -> StudentConfig:
-    both = {"label_only": 2.0, "rationale_then_label": 2.0}
-    return StudentConfig(**{"base": "model", "epochs": both, "learning_rate": both} | changed)
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"epochs": {"label_only": 0.0, "rationale_then_label": 2.0}}, "epochs.label_only"),
-        ({"learning_rate": {"label_only": 1e-3, "rationale_then_label": -1e-3}}, "learning_rate.rationale_then_label"),
-        ({"arms": ("label_only", "label_only")}, "arm 'label_only' stands there twice"),
-        ({"epochs": {"label_only": 2.0}}, "epochs has no entry for arm 'rationale_then_label'"),
-    ],
-)
-def test_student_that_cannot_be_trained(changed: dict[str, Any], message: str) -> None:
-    assert student().arms == ("label_only", "rationale_then_label")
-    with pytest.raises(ValidationError, match=message):
-        student(**changed)
 
 
 def test_students_may_learn_from_reasoned_rationales_alone() -> None:
@@ -127,6 +106,7 @@ def test_ask_that_is_not_named_keeps_its_default() -> None:
         "diagnose_zero_shot": (),
         "diagnose_label_first": (),
         "direct": ("test",),
+        "explain": (),
     }
     assert asked(RationalesConfig()) == default
     demo = default | {"diagnose": ("train", "test")}
@@ -146,6 +126,8 @@ def test_ask_that_is_not_named_keeps_its_default() -> None:
         (["samples={diagnos: 2}"], "rationales.samples.diagnos .*'rationalize', 'diagnose'"),
         (["asks.diagnos=[test]"], "rationales.asks.diagnos .*'rationalize', 'diagnose'"),
         (["asks.direct=[tests]"], "rationales.asks.direct.0 .*'train', 'validation' or 'test'"),
+        (["asks.explain=[train]"], "'explain' is a task of students"),
+        (["asks.explain=[]"], "'explain' is a task of students"),
         (["asks.rationalize=[]", "asks.diagnose=[test]"], "no ask .* that gives a rationale .* has 'train'"),
         (["exemplar_choice=best"], "rationales.exemplar_choice .*'fixed', 'random' or 'nearest'"),
         (["exemplar_order=label"], "rationales.exemplar_order .*'labels_in_turn', 'file' or 'shuffled'"),
@@ -271,3 +253,27 @@ def test_model_card_needs_patients() -> None:
     raw = load_config(ReferenceConfig, CONFIGS / "reference/teacher.yaml").model_dump()
     with pytest.raises(ValidationError, match="evaluation_patients"):
         ReferenceConfig.model_validate(raw | {"evaluation_patients": 0})
+
+
+def test_recipe_is_told_by_its_role() -> None:
+    for role, kind in (("teacher", ReferenceConfig), ("student", ReferenceConfig), ("vlm", VisionReferenceConfig)):
+        recipe = load_config(ReferenceRecipe, CONFIGS / f"reference/{role}.yaml").root
+        assert type(recipe) is kind and recipe.role == role
+
+
+def test_errors_of_a_recipe_name_its_own_keys() -> None:
+    with pytest.raises(ConfigError, match=r"^vision.widht \(command line\): unknown key; did you mean vision.width\?$"):
+        load_config(ReferenceRecipe, CONFIGS / "reference/vlm.yaml", ["vision.widht=3"])
+    with pytest.raises(ConfigError, match=r"role = \"painter\" .*should be one of 'teacher', 'student', 'vlm'"):
+        load_config(ReferenceRecipe, CONFIGS / "reference/vlm.yaml", ["role=painter"])
+    with pytest.raises(ConfigError, match="width 100 is not a multiple of heads 3"):
+        load_config(ReferenceRecipe, CONFIGS / "reference/vlm.yaml", ["vision.width=100", "vision.heads=3"])
+
+
+def test_seeds_of_recipes_and_of_the_demo_are_all_different() -> None:
+    texts = [load_config(ReferenceConfig, CONFIGS / f"reference/{role}.yaml") for role in ("teacher", "student")]
+    seeing = load_config(VisionReferenceConfig, CONFIGS / "reference/vlm.yaml")
+    assert len(set(seeing.text_seeds)) == len(seeing.phases)
+    own = {seeing.seed, seeing.seed + 1, *seeing.text_seeds}
+    others = {seed for recipe in texts for seed in (recipe.seed + 1, *recipe.text_seeds)}
+    assert own.isdisjoint({7, 8} | others)

@@ -113,7 +113,7 @@ def write_run(folder: Path, population: Population, task: DiagnosisTask, cohort:
         keys = {name: getattr(one, name) for name in ("patient_id", "visit_id", "split", "label")}
         if one.label:
             findings.append(FindingsRow(**keys, findings=graded, description=text, slice_paths=("slices/CANARY.png",)))
-    reasons = ["findings", "patients", "students/label_only"]
+    reasons = ["findings", "patients", "students/student/label_only/0"]
     rejected = [RejectedRow(source="CANARY.csv:7", stage=stage, reason=f"why {stage} {hostile}") for stage in reasons]
     run.write_table("patients", to_table(patients, PATIENTS))
     run.write_table("findings", to_table(findings, FINDINGS))
@@ -236,7 +236,7 @@ def test_every_number_appears(synthetic: str, summaries: dict[str, CohortSummary
     for finding in task.findings:
         assert parsed.text.count(finding.term) >= 4  # two figures, two tables
     assert "why patients" in parsed.text and "why findings" in parsed.text
-    assert "students/label_only" not in parsed.text
+    assert "students/student/label_only/0" not in parsed.text
     assert summary.example and summary.example.description in parsed.text
     median = summary.w_scores[0].by_label[0].quantiles
     assert median and f"{median[2]:.2f}".replace("-", "−") in cells

@@ -1,4 +1,4 @@
-"""Stages `students/ARM/answers` and `predictions`: what they are made again for, and what several samples become."""
+"""Stages `students/NAME/ARM/SEED/answers` and `predictions`: when they are made again, what samples become."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from clinical_reasoner.config.loading import load_config
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.evaluation.answers import make_answers
 from clinical_reasoner.evaluation.collect import NAMES, collect
-from clinical_reasoner.evaluation.predictions import BASELINE, TEACHER_ARMS, make_predictions
+from clinical_reasoner.evaluation.predictions import TEACHER_ARMS, make_predictions
 from clinical_reasoner.evidence.description import describe
 from clinical_reasoner.records import (
     FINDINGS,
@@ -63,7 +63,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
 def test_student_answers_again_for_what_changes_answers_alone(run: RunFolder) -> None:
     finish(run, "findings", FINDINGS.empty_table())
     for arm in ARMS:
-        finish(run, f"students/{arm}", FINDINGS.empty_table())
+        finish(run, f"students/student/{arm}/0", FINDINGS.empty_table())
     first = list(make_answers(config(), run))
     smaller = ("max_num_seqs=4", "batch_size=4", "concurrent_batches=2", "kv_cache_gib=2", "replicas=2", "cpus=2")
     assert list(make_answers(config(*(f"student.engine.{setting}" for setting in smaller)), run)) == first
@@ -81,7 +81,7 @@ def answered(run: RunFolder, task: DiagnosisTask) -> RunFolder:
         visit(task, "test", "NC", 29, 68),
     ]
     finish(run, "findings", to_table(rows, FINDINGS))
-    for stage in ("rationales", *(f"students/{arm}/answers" for arm in ARMS)):
+    for stage in ("rationales", *(f"students/student/{arm}/0/answers" for arm in ARMS)):
         finish(run, stage, RATIONALES.empty_table())
     return run
 
@@ -89,7 +89,22 @@ def answered(run: RunFolder, task: DiagnosisTask) -> RunFolder:
 def test_capped_ages_have_predictions(answered: RunFolder) -> None:
     make_predictions(config(), answered)
     rows = answered.read_table("predictions", PREDICTIONS).to_pylist()
-    assert [(row["patient_id"], row["predicted"]) for row in rows] == [("test-AD", "AD"), ("test-NC", "NC")]
+    by_model: dict[str, list[tuple[str, str]]] = {row["model"]: [] for row in rows}
+    for row in rows:
+        by_model[row["model"]].append((row["patient_id"], row["predicted"]))
+    assert list(by_model) == ["majority class", "logistic regression", "gradient boosting"]
+    assert by_model["logistic regression"] == [("test-AD", "AD"), ("test-NC", "NC")]
+
+
+def test_configured_baselines_are_compared_and_no_others(answered: RunFolder) -> None:
+    first = make_predictions(config("evaluation.baselines=[gradient_boosting, majority]"), answered)
+    rows = answered.read_table("predictions", PREDICTIONS).to_pylist()
+    assert [row["model"] for row in rows] == ["gradient boosting"] * 2 + ["majority class"] * 2
+    assert {row["predicted"] for row in rows[2:]} == {"AD"}, "of equally frequent ones the task's first"
+    assert rows[2]["probabilities"] == [0.5, 0.0, 0.5]
+    assert first.rows_out == 4
+    with pytest.raises(RunError, match="baselines"):
+        make_predictions(config(), answered)
 
 
 def test_place_of_the_key_changes_no_prediction(answered: RunFolder) -> None:
@@ -144,7 +159,7 @@ def test_samples_of_an_ask_become_one_prediction(run: RunFolder, task: Diagnosis
     finish(run, "findings", to_table(visits, FINDINGS))
     finish(run, "rationales", to_table(rows, RATIONALES))
     for arm in ARMS:
-        finish(run, f"students/{arm}/answers", RATIONALES.empty_table())
+        finish(run, f"students/student/{arm}/0/answers", RATIONALES.empty_table())
     make_predictions(config(), run)
     made = [row for row in run.read_table("predictions", PREDICTIONS).to_pylist() if row["model"] == "teacher"]
     assert [(row["arm"], row["predicted"], row["confidence"], row["rationale"]) for row in made] == [
@@ -173,7 +188,7 @@ def two_teachers(run: RunFolder, task: DiagnosisTask) -> RunFolder:
     finish(run, "findings", to_table(visits, FINDINGS))
     finish(run, "rationales", to_table(rows, RATIONALES))
     for arm in ARMS:
-        finish(run, f"students/{arm}/answers", RATIONALES.empty_table())
+        finish(run, f"students/student/{arm}/0/answers", RATIONALES.empty_table())
     return run
 
 
@@ -186,7 +201,7 @@ def test_each_teacher_has_predictions_of_its_own(run: RunFolder, task: Diagnosis
         ("big-7b", "few_shot", "NC"),
         ("big-7b", "direct", "AD"),
     ]
-    assert [row["confidence"] for row in made if row["model"] != BASELINE[0]] == [None] * 4, "no samples of one model"
+    assert [row["confidence"] for row in made if row["arm"] != "baseline"] == [None] * 4, "no samples of one model"
 
 
 def test_report_tells_teachers_apart(run: RunFolder, task: DiagnosisTask) -> None:
@@ -199,7 +214,9 @@ def test_report_tells_teachers_apart(run: RunFolder, task: DiagnosisTask) -> Non
         "Teacher, direct",
         "big-7b, few-shot reasoning",
         "big-7b, direct",
+        "Majority class",
         "Logistic regression",
+        "Gradient boosting",
     }
     assert [(one.name, one.supported, one.contradicted) for one in report.claims] == [
         ("Teacher, diagnose", 3, 0),
@@ -211,6 +228,19 @@ def test_report_tells_teachers_apart(run: RunFolder, task: DiagnosisTask) -> Non
         ("teacher", "MCI"),
         ("big-7b", "AD"),
     }
+
+
+def test_report_counts_training_seeds_and_shows_the_answers_of_one(run: RunFolder, task: DiagnosisTask) -> None:
+    settings = config(TWO, "evaluation.resamples=100", "evaluation.examples=1")
+    make_predictions(settings, two_teachers(run, task))
+    made = run.read_table("predictions", PREDICTIONS).to_pylist()
+    known = next(row for row in made if row["arm"] == "direct" and row["model"] == "teacher")
+    seeds = [known | {"model": "student", "arm": "label_only", "seed": seed} for seed in (9, 4)]
+    report = collect(settings, run, pa.Table.from_pylist([*made, *seeds], schema=PREDICTIONS))
+    assert {report.name(one): one.seeds for one in report.metrics if one.seeds > 1} == {"Student, label only": 2}
+    shown = [(one.model, one.arm, one.seed) for one in report.examples[0].answers]
+    assert len(shown) == len(set(shown)) == 8 and ("student", "label_only", 4) in shown
+    assert "Student, label only minus Gradient boosting" in dict(report.differences)
 
 
 def test_every_arm_of_the_teacher_has_its_name_in_the_report() -> None:

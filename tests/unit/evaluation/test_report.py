@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
-from itertools import pairwise
 from typing import Any
 from xml.etree import ElementTree
 
@@ -15,7 +14,6 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from clinical_reasoner.evaluation.metrics import Estimate, ModelMetrics
-from clinical_reasoner.evaluation.plots import confusion_svg, forest_svg
 from clinical_reasoner.evaluation.report import (
     RESEARCH_NOTICE,
     STAND_IN_NOTICE,
@@ -45,7 +43,6 @@ VOID = {"meta", "link", "br", "img", "input", "hr"}
 ARMS = [("teacher", "direct"), ("teacher", "few_shot"), ("student", "label_only"), ("student", "rationale_then_label")]
 ARMS += [("vision", "label_only"), ("logistic", "baseline"), ("majority", "baseline")]
 NAMES = {key: f"{key[0].title()} <{key[1]}> & co" for key in ARMS}
-TEXT = "{http://www.w3.org/2000/svg}text"
 SMALL_NOTE = "Synthetic patients. Small stand-in models."
 DESCRIPTION = (
     "The patient is 74 years old.\n\n  Brain MRI:\n<script>alert('x')</script> & \"quoted\" <img src=x onerror=y>"
@@ -249,6 +246,34 @@ def test_every_model_example_and_number_appears(page: str) -> None:
     assert "width: 70.0%" in parsed.values("style")
 
 
+def test_training_seeds_are_counted_and_explained_where_there_are_several(page: str) -> None:
+    assert page.count('data-label="Seeds">1<') == len(ARMS) and "training seeds" not in Page(page).text
+    several = tuple(
+        one.model_copy(update={"seeds": 3, "without_probabilities": 2}) if one.arm == "label_only" else one
+        for one in report_of().metrics
+    )
+    answer = ExampleAnswer(model="student", arm="label_only", seed=7, predicted="AD")
+    example = Example(heading="h", description="d", label="AD", answers=(answer,))
+    text = re.sub(r"\s+", " ", Page(render_report(report_of(metrics=several, examples=(example,)))).text)
+    for words in (
+        "of a model with several training seeds these are drawn too",
+        "chance in the choice of these people and in training",
+        "the answers of all seeds added up",
+        "2 of 60 answers without probabilities",
+        "(training seed 7)",
+    ):
+        assert words in text
+    assert [one["seeds"] for one in metrics_json(report_of(metrics=several))["models"]] == [1, 1, 3, 1, 3, 1, 1]
+
+
+def test_a_model_with_fewer_visits_is_pointed_out(page: str) -> None:
+    words = "A model with fewer visits can answer about these alone"
+    first, *others = report_of().metrics
+    fewer = render_report(report_of(metrics=(first.model_copy(update={"n": 12}), *others)))
+    assert words not in re.sub(r"\s+", " ", page) and words in re.sub(r"\s+", " ", fewer)
+    assert "answered about the same 20 visits" in re.sub(r"\s+", " ", fewer)
+
+
 def test_missing_auroc_shows_its_reason_and_left_out_resamples_show(page: str) -> None:
     text = Page(page).text
     assert text.count("none: no visit has probabilities") == 1
@@ -327,33 +352,6 @@ def test_ceiling_line_is_drawn_for_accuracy_only(page: str) -> None:
     accuracy, macro_f1 = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)[:2]
     assert "Bayes ceiling 0.813" in accuracy and "stroke-dasharray" in accuracy
     assert "Bayes ceiling" not in macro_f1 and "stroke-dasharray" not in macro_f1
-
-
-def test_labels_of_seven_models_with_long_names_do_not_overlap() -> None:
-    rows = [
-        (f"Student number {i}, rationale then label, with images and LoRA", Estimate(value=0.5, low=0.4, high=0.6))
-        for i in range(7)
-    ]
-    texts = list(ElementTree.fromstring(forest_svg(rows, "Accuracy", prefix="f", ceiling=0.55)).iter(TEXT))
-    names = [text for text in texts if (text.text or "").startswith("Student")]
-    values = [text for text in texts if "[" in (text.text or "")]
-    assert len(names) == len(values) == 7
-    heights = [float(text.get("y", "nan")) for text in names]
-    assert min(lower - upper for upper, lower in pairwise(heights)) > 20
-    # In points: a bold letter of 9 pt is less than 6 wide on average, a figure of the numbers less than 5.5.
-    for name, value in zip(names, values, strict=True):
-        name_ends = float(name.get("x", "nan")) + 6 * len(name.text or "")
-        value_starts = float(value.get("x", "nan")) - 5.5 * len(value.text or "")
-        assert name_ends < value_starts
-
-
-def test_figures_are_the_same_twice_and_keep_words_as_text() -> None:
-    counts = [[5, 1, 0, 1], [2, 3, 1, 0], [0, 0, 0, 0]]
-    one = confusion_svg(counts, ["AD", "MCI", "$x_1$"], 'a "b" $c$', prefix="p")
-    assert one == confusion_svg(counts, ["AD", "MCI", "$x_1$"], 'a "b" $c$', prefix="p")
-    words = [text.text for text in ElementTree.fromstring(one).iter(TEXT)]
-    assert words.count("$x_1$") == 2 and "unparsed" in words
-    assert sorted(word for word in words if word and word.isdigit()) == sorted(str(n) for row in counts for n in row)
 
 
 def test_metrics_json_is_plain_and_holds_no_patient_text() -> None:

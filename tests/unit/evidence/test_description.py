@@ -17,6 +17,7 @@ from clinical_reasoner.evidence.description import (
     evidence_of,
     join_words,
     parse_description,
+    seen_description,
     statement,
     with_question,
     without_question,
@@ -260,6 +261,15 @@ def test_any_text_can_be_read_and_gets_one_question(task: DiagnosisTask, text: s
     assert with_question(once, task) == once or not text.strip()
     assert once.endswith(task.question_text())
     assert task.question_text() not in without_question(once, task)
+
+
+@given(data=st.data())
+def test_who_sees_the_picture_alone_reads_nothing_of_the_patient(task: DiagnosisTask, data: st.DataObject) -> None:
+    text = describe(data.draw(patients), data.draw(graded(task)), task)
+    assert seen_description(text, True, task) == text
+    seen = seen_description(text, False, task)
+    assert seen == f"The MRI of the patient is shown in the picture.\n\n{task.question_text()}"
+    assert parse_description(seen, task) == Evidence({}, {})
 
 
 def test_exemplars_are_in_the_words_of_the_task(task: DiagnosisTask, exemplars: tuple[Exemplar, ...]) -> None:

@@ -30,6 +30,7 @@ def test_measures_join_by_person_and_visit(tmp_path: Path) -> None:
             segmenter="own-1",
             warnings=("amygdala: missing", "not defaced"),
             slice_paths=("slices/000002.png",),
+            picture_path="slices/000002-views.png",
         ),
         MeasuresRow(patient_id="p", visit_id="m24", slice_paths=("slices/000003.png",)),
         MeasuresRow(patient_id="other", visit_id="bl", measures=(HIPPOCAMPUS,)),
@@ -45,7 +46,8 @@ def test_measures_join_by_person_and_visit(tmp_path: Path) -> None:
     assert second.measures == (GRADE, HIPPOCAMPUS, MEASURED_HEAD), "the head of the same segmenter"
     assert second.segmenter == "own-1"
     assert second.warnings == ("not defaced", "amygdala: missing")
-    assert pictures_of(found) == {"slice_paths": ("slices/000002.png",), "cube_path": None}
+    pictures = {"slice_paths": ("slices/000002.png",), "picture_path": "slices/000002-views.png", "cube_path": None}
+    assert pictures_of(found) == pictures
     shown = patient("m24", measures=(HIPPOCAMPUS, HEAD), segmenter="freesurfer-6.0")
     assert with_measures(shown, measured.find(shown)) == shown, "pictures alone change no measure and no segmenter"
     assert pictures_of(measured.find(shown))["slice_paths"] == ("slices/000003.png",)

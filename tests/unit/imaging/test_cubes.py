@@ -12,8 +12,9 @@ import pytest
 from nibabel.orientations import apply_orientation, inv_ornt_aff
 from scipy.ndimage import center_of_mass
 
-from clinical_reasoner.imaging.cubes import head_cube, nifti_bytes
+from clinical_reasoner.imaging.cubes import cube_voxels, head_cube, nifti_bytes
 from clinical_reasoner.imaging.heads import FIELD_MM, SliceError
+from clinical_reasoner.imaging.scans import ScanError
 
 SIDE = 42
 """Voxels of 5 mm."""
@@ -78,3 +79,18 @@ def test_file_holds_voxels_and_place_alone(cube: tuple[np.ndarray, np.ndarray]) 
 def test_what_has_no_content_is_refused() -> None:
     with pytest.raises(SliceError, match="the image is empty"):
         head_cube(np.zeros((10, 10, 10), np.float32), np.eye(4), SIDE)
+
+
+def test_voxels_come_back_from_the_file_and_what_is_no_cube_says_so(cube: tuple[np.ndarray, np.ndarray]) -> None:
+    voxels, place = cube
+    whole = nifti_bytes(voxels, place)
+    read = cube_voxels(whole)
+    assert read.dtype == np.uint8
+    np.testing.assert_array_equal(read, voxels)
+    cut_off = gzip.compress(gzip.decompress(whole)[:-200])
+    for broken in (b"", b"no gzip", whole[:-20], gzip.compress(b"no NIfTI"), gzip.compress(bytes(400)), cut_off):
+        with pytest.raises(ScanError, match="cube: cannot be read"):
+            cube_voxels(broken)
+    for other in (voxels.astype(np.int16), voxels[:-1], voxels[0]):
+        with pytest.raises(ScanError, match="are no cube of grey values"):
+            cube_voxels(nifti_bytes(other, place))

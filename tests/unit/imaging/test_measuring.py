@@ -28,6 +28,7 @@ from clinical_reasoner.imaging.measuring import (
 from clinical_reasoner.imaging.phantom_cohort import Phantom
 from clinical_reasoner.imaging.scans import LabelMap, Volume
 from clinical_reasoner.imaging.slices import POSITIONS
+from clinical_reasoner.imaging.views import PICTURE_PIXELS
 from tests.unit.imaging.test_stats_files import aseg
 from tests.unit.imaging.visit_files import freesurfer, how, item, nib, truncate, values, write
 
@@ -64,9 +65,12 @@ def test_pictures_have_a_number_and_no_name(study: Path) -> None:
     assert row["slice_paths"] == ["slices/000012.png", *(f"slices/000012-{name}.png" for name in POSITIONS)]
     sizes = [Image.open(study.parent / "run" / name).size for name in row["slice_paths"]]
     assert sizes == [(128, 128)] + [(64, 64)] * 4
-    first = (study.parent / "run" / row["slice_paths"][0]).read_bytes()
+    assert row["picture_path"] == "slices/000012-views.png"
+    assert Image.open(study.parent / "run" / row["picture_path"]).size == PICTURE_PIXELS[::-1]
+    files = [study.parent / "run" / name for name in (*row["slice_paths"], row["picture_path"])]
+    first = [file.read_bytes() for file in files]
     measure_item(item(study), how(study, slices=True))
-    assert (study.parent / "run" / row["slice_paths"][0]).read_bytes() == first
+    assert [file.read_bytes() for file in files] == first
 
 
 def test_visit_that_is_only_shown(study: Path) -> None:
@@ -80,6 +84,7 @@ def test_visit_that_is_only_shown(study: Path) -> None:
     truncate(study / "T1w.nii.gz")
     broken = measure_item(item(study, measure=False), how(study, slices=True))
     assert (broken["reason"], broken["slice_paths"]) == ("scan: its gzip is cut off", [])
+    assert broken["picture_path"] is None and alone["picture_path"] == "slices/000012-views.png"
 
 
 def test_broken_scan_leaves_the_measures(study: Path) -> None:
@@ -215,11 +220,12 @@ def test_labels_of_another_scheme_in_freesurfers_numbers(study: Path, phantom: P
     moved = np.where(phantom.labels > 0, phantom.labels.astype(np.int32) + 3000, 0)
     np.testing.assert_array_equal(freesurfer_labels(moved, own), phantom.labels)
     plain = measure_item(item(study), how(study, slices=True))
-    pictures = [(study.parent / "run" / name).read_bytes() for name in plain["slice_paths"]]
+    pictures = [(study.parent / "run" / name).read_bytes() for name in (*plain["slice_paths"], plain["picture_path"])]
     write(study / "dseg.nii.gz", moved, phantom)
     row = measure_item(item(study), how(study, slices=True, scheme=own))
     assert values(row) == values(plain)
-    assert [(study.parent / "run" / name).read_bytes() for name in row["slice_paths"]] == pictures
+    shown = [(study.parent / "run" / name).read_bytes() for name in (*row["slice_paths"], row["picture_path"])]
+    assert shown == pictures
 
 
 def test_same_grid(phantom: Phantom) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -35,6 +36,14 @@ def test_row_is_sampled_with_its_own_seed_and_with_candidates_where_a_label_is_a
     params = sampling_params(MODEL)
     assert row_params(params, {"ask": ask, "seed": 77}) == {**params, "seed": 77, "logprobs": candidates}
     assert params["seed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("ask", "kept", "candidates"),
+    [("rationalize", 3, 3), ("diagnose", 3, 5), ("diagnose", 8, 8), ("direct", 8, 5), ("rationalize", 0, 0)],
+)
+def test_row_has_the_candidates_that_students_learn_from(ask: Ask, kept: int, candidates: int) -> None:
+    assert row_params(sampling_params(MODEL), {"ask": ask, "seed": 1}, kept)["logprobs"] == candidates
 
 
 def test_engine_arguments_of_the_user_win() -> None:
@@ -95,6 +104,23 @@ def test_answer_that_fills_its_room_was_cut(prompt_tokens: int, output_tokens: i
     """320 tokens of answer, 2048 of context."""
     row = {**ANSWER, "num_input_tokens": prompt_tokens, "num_generated_tokens": output_tokens}
     assert read_generation(row, MODEL).cut == cut
+
+
+def test_most_probable_candidates_are_kept_by_their_ids_where_there_is_a_rationale() -> None:
+    model = replace(MODEL, token_candidates=2)
+    place = {8: candidate(" B", -2.5), 7: candidate(" A", -0.1), 5: candidate(" C", -4.0)}
+    row = {**ANSWER, "ask": "diagnose", "logprobs": [place, {"9": candidate(None, -0.2), "7": None}]}
+    kept = read_generation(row, model)
+    assert kept.token_ids == (7, 9)
+    assert [list(one.items()) for one in kept.candidates] == [[(7, -0.1), (8, -2.5)], [(9, -0.2)]]
+    for other in (read_generation({**row, "ask": "direct"}, model), read_generation(row, MODEL)):
+        assert (other.token_ids, other.candidates) == ((), ())
+
+
+@pytest.mark.parametrize("missing", ["logprobs", "generated_tokens"])
+def test_no_candidates_are_kept_where_the_engine_gave_none(missing: str) -> None:
+    kept = read_generation({**ANSWER, "ask": "diagnose", missing: None}, replace(MODEL, token_candidates=2))
+    assert (kept.text, kept.token_ids, kept.candidates) == (" A", (), ())
 
 
 @pytest.mark.parametrize("missing", ["logprobs", "generated_tokens"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any, get_args
@@ -15,7 +16,14 @@ from jinja2.exceptions import TemplateNotFound
 from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.evidence.description import with_question
 from clinical_reasoner.llm import prompting
-from clinical_reasoner.llm.prompting import Exemplar, Message, load_exemplars, render_answer, render_messages
+from clinical_reasoner.llm.prompting import (
+    Exemplar,
+    Message,
+    load_exemplars,
+    render_answer,
+    render_messages,
+    with_picture,
+)
 from clinical_reasoner.records import Ask
 from clinical_reasoner.task import DiagnosisTask, TaskError
 from tests.unit.conftest import Golden
@@ -63,9 +71,10 @@ def test_every_ask_has_its_kind_and_every_arm_is_one_asks() -> None:
     arms = [kind.arm for kind in ASK_KINDS.values() if kind.arm]
     assert len(set(arms)) == len(arms)
     for kind in ASK_KINDS.values():
-        # What is told the label has no diagnosis of its own; every other ask answers with one, under a name.
-        assert kind.told_label != kind.gives_label
+        # What is told the label has no diagnosis of its own; what answers with one does so under a name.
+        assert not (kind.told_label and kind.gives_label)
         assert kind.gives_label == bool(kind.arm) == bool(kind.title)
+        assert kind.gives_label or kind.gives_rationale
         assert kind.gives_rationale or not (kind.label_first or kind.uses_exemplars)
 
 
@@ -102,8 +111,8 @@ def test_known_diagnosis_is_in_the_patient_turn_of_rationalize_alone(task: Diagn
         assert told[-1]["content"].count(task.answer_text(other)) == 1 + (other == label)
         assert task.answer_text(other) not in told[0]["content"]
     for ask in (ask for ask in ASKS if not ASK_KINDS[ask].told_label):
-        untold = render_messages(ask, description, task)
-        assert untold[-1]["content"] == description
+        untold = render_messages(ask, description, task)[-1]["content"]
+        assert untold == (f"{description}\n\nWrite the clinical rationale." if ask == "explain" else description)
         with pytest.raises(ValueError, match=f"ask '{ask}' must not be given the known label"):
             render_messages(ask, description, task, label=label)
     with pytest.raises(ValueError, match="ask 'rationalize' needs the known label"):
@@ -115,6 +124,24 @@ def test_patient_text_is_never_read_as_a_template(task: DiagnosisTask, text: str
     for raw in (text, "{{ task.role }} {% if x %}", "<b>&amp;</b>"):
         assert render_messages("direct", f"x{raw}x", task)[-1]["content"] == f"x{raw}x"
         assert f"x{raw}x" in render_answer("diagnose", f"x{raw}x", "AD", task)
+
+
+@pytest.mark.parametrize("shots", [0, 2])
+def test_picture_stands_before_the_first_turn_of_the_user(
+    task: DiagnosisTask, exemplars: tuple[Exemplar, ...], shots: int
+) -> None:
+    plain = render("diagnose", "The patient is a woman.", task, exemplars[:shots])
+    before = [dict(message) for message in plain]
+    seen = with_picture(plain, b"a picture")
+    assert plain == before, "the messages that were given stay as they are"
+    assert [message["role"] for message in seen] == [message["role"] for message in plain]
+    texts = [[part["text"] for part in message["content"] if part["type"] == "text"] for message in seen]
+    assert texts == [[message["content"]] for message in plain]
+    kinds = [[part["type"] for part in message["content"]] for message in seen]
+    assert kinds == [["text"], ["image_url", "text"], *[["text"]] * (2 * shots)]
+    head, _, data = seen[1]["content"][0]["image_url"]["url"].partition(",")
+    assert head == "data:image/png;base64"
+    assert base64.b64decode(data) == b"a picture"
 
 
 def test_template_value_that_is_not_given_is_an_error(task: DiagnosisTask) -> None:
@@ -185,3 +212,12 @@ def test_missing_exemplar_file(tmp_path: Path, task: DiagnosisTask) -> None:
 
 def test_shipped_exemplars_cover_every_label(task: DiagnosisTask, exemplars: tuple[Exemplar, ...]) -> None:
     assert sorted(one.label for one in exemplars) == sorted(task.label_names)
+
+
+def test_picture_stands_before_the_patients_text(task: DiagnosisTask) -> None:
+    messages = render_messages("direct", "about the patient", task)
+    shown = with_picture(messages)
+    assert shown[0] == {"role": "system", "content": [{"type": "text", "text": messages[0]["content"]}]}
+    text = {"type": "text", "text": "about the patient"}
+    assert shown[-1] == {"role": "user", "content": [{"type": "image"}, text]}
+    assert messages[-1]["content"] == "about the patient"

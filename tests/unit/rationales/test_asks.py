@@ -21,7 +21,14 @@ ALL: dict[Ask, tuple[Split, ...]] = {
 
 
 def visit(patient: str, split: Split, visit_id: str = "bl") -> FindingsRow:
-    return FindingsRow(patient_id=patient, visit_id=visit_id, split=split, label="AD", description=f"about {patient}")
+    return FindingsRow(
+        patient_id=patient,
+        visit_id=visit_id,
+        split=split,
+        label="AD",
+        description=f"about {patient}",
+        picture_path=None if patient == "a" else f"slices/{patient}.png",
+    )
 
 
 def asks_of(
@@ -45,6 +52,7 @@ def test_each_ask_is_put_about_its_splits_alone() -> None:
         ("b", "direct"),
         ("c", "rationalize"),
     ]
+    assert [row["picture_path"] for row in rows] == [None, "slices/b.png", "slices/b.png", "slices/c.png"]
     assert rows[1] == {
         "row_id": "b|bl|diagnose|0|m",
         "patient_id": "b",
@@ -52,6 +60,7 @@ def test_each_ask_is_put_about_its_splits_alone() -> None:
         "split": "test",
         "label": "AD",
         "description": "about b",
+        "picture_path": "slices/b.png",
         "ask": "diagnose",
         "sample": 0,
         "seed": row_seed(3, "b|bl|diagnose|0"),
@@ -100,7 +109,7 @@ def test_samples_are_counted_from_0_and_differ_in_their_seed_alone() -> None:
     ]
     assert [row["row_id"] for row in rows[:2]] == ["a|bl|diagnose|0|m", "a|bl|diagnose|1|m"]
     assert len({row["seed"] for row in rows}) == 4
-    shared = ("patient_id", "visit_id", "split", "label", "description", "ask")
+    shared = ("patient_id", "visit_id", "split", "label", "description", "picture_path", "ask")
     assert len({tuple(row[name] for name in shared) for row in rows[:3]}) == 1
 
 

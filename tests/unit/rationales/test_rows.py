@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import pickle
+from base64 import b64encode
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.config.rationales import LengthBounds
+from clinical_reasoner.config.student import Inputs
 from clinical_reasoner.evidence.claims import ClaimCounts
-from clinical_reasoner.evidence.description import Evidence, describe_evidence
+from clinical_reasoner.evidence.description import Evidence, describe_evidence, seen_description
 from clinical_reasoner.llm.answers import Answer, ParseFailure, TokenLogprobs
 from clinical_reasoner.llm.generation import Generation
 from clinical_reasoner.llm.prompting import PROMPT_VERSION, Exemplar, render_messages
@@ -75,6 +78,34 @@ def test_prompt_of_an_ask(renderer: AskRenderer, ask: Ask, shots: int) -> None:
     finished = finish(renderer, ask, GOOD)
     assert finished.shots == shots
     assert finished.exemplars == tuple(one.name for one in renderer.exemplars.pool)[:shots]
+
+
+@pytest.mark.parametrize(("inputs", "described"), [("image", False), ("both", True)])
+def test_prompt_of_a_model_that_sees_the_picture(
+    renderer: AskRenderer, tmp_path: Path, inputs: Inputs, described: bool
+) -> None:
+    (tmp_path / "slices").mkdir()
+    (tmp_path / "slices/p.png").write_bytes(b"a picture")
+    one = row(renderer.task, "diagnose") | {"picture_path": "slices/p.png"}
+    messages = replace(renderer, inputs=inputs, pictures=str(tmp_path))(one)
+    assert messages[1]["content"][0]["image_url"]["url"].endswith(b64encode(b"a picture").decode())
+    asked = messages[-1]["content"][-1]["text"]
+    assert asked == seen_description(one["description"], described, renderer.task)
+    assert ("Severe hippocampal atrophy" in asked) == described
+    with pytest.raises(ValueError, match="needs the run folder that holds them"):
+        replace(renderer, inputs=inputs)(one)
+
+
+def test_tokens_of_the_teacher_are_kept_where_there_are_some(renderer: AskRenderer) -> None:
+    finisher = RationaleFinisher(renderer, "teacher-1")
+    kept = replace(generation(GOOD), token_ids=(7, 9), candidates=({7: -0.1, 8: -2.5}, {9: -0.2}))
+    made = finisher(row(renderer.task, "rationalize"), kept)
+    assert made["token_ids"] == (7, 9)
+    assert made["candidates"] == ({"ids": (7, 8), "logprobs": (-0.1, -2.5)}, {"ids": (9,), "logprobs": (-0.2,)})
+    (read,) = to_table([RationaleRow.model_validate(made)], RATIONALES).to_pylist()
+    assert read["candidates"][0] == {"ids": [7, 8], "logprobs": [-0.1, -2.5]}
+    without = finish(renderer, "rationalize", GOOD)
+    assert (without.token_ids, without.candidates) == (None, None)
 
 
 def test_asks_and_samples_of_a_visit_have_the_same_exemplars(

@@ -125,7 +125,7 @@ def test_where_still_nobody_answers_the_table_stays(run: RunFolder, capsys: pyte
 
 def test_one_teacher_goes_on_with_what_a_killed_run_left_while_the_other_does_not_answer(run: RunFolder) -> None:
     first = run.manifest("rationales")
-    student = Stage("students/label_only", {}, ["rationales"])
+    student = Stage("students/student/label_only/0", {}, ["rationales"])
     run_stage(run, student, lambda: Rows(0, 0))
     leave(run, "rationales/unanswered", "1/generated", answer("b", "two", None, 0))
     second = rationales(run)

@@ -36,7 +36,7 @@ def test_loss_weighs_the_option_letter_and_what_is_copied(monkeypatch: pytest.Mo
         {"role": "user", "content": "The patient is 74 years old. Severe atrophy."},
         {"role": "assistant", "content": "At 74, severe atrophy.\n\nDiagnosis: (A) noted"},
     ]
-    example = training.encode(chat, tokenizer, training.emphasis(config, phase, spec.task))
+    example = training.encode(chat, tokenizer, training.emphasis(config.option_weight, phase, spec.task))
     said = [
         (str(tokenizer.decode([token])), weight)
         for token, target, weight in zip(*example, strict=True)

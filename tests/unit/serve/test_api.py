@@ -20,10 +20,13 @@ from clinical_reasoner.serving.panel import ModelUnavailableError, Panel, Reply,
 from clinical_reasoner.serving.schema import AnsweredBy
 from clinical_reasoner.task import load_task
 from serve.api import Desk, build_api
+from tests.unit.conftest import student_of
 
 TASK = load_task("configs/tasks/alzheimers.yaml")
 EXEMPLARS = load_exemplars(TASK.exemplars, TASK)
-PANEL = Panel(TASK, student_role("label_only"), teacher_role("someone/teacher", NO_EXEMPLARS), threshold=0.8)
+PANEL = Panel(
+    TASK, student_role(student_of("label_only")), teacher_role("someone/teacher", NO_EXEMPLARS), threshold=0.8
+)
 CANARY = "Zebulon"
 BODY = {"description": f"{CANARY} is a beekeeper.", "model": "auto"}
 URL = "/v1/diagnose"

@@ -15,7 +15,7 @@ from clinical_reasoner.runs import RunFolder
 from clinical_reasoner.task import load_task
 from serve.run_parts import find_student, make_panel, shown_exemplar
 
-STAGE = "students/rationale_then_label"
+STAGE = "students/student/rationale_then_label/0"
 CANARY = "Zebulon Quackenbush"
 
 
@@ -59,3 +59,10 @@ def test_the_documentation_never_shows_an_exemplar_of_the_user(tmp_path: Path) -
     assert CANARY in panel.teacher.exemplars.pool[0].description
     task = load_task("configs/tasks/alzheimers.yaml")
     assert shown_exemplar(panel) == load_exemplars(task.exemplars, task)[0]
+
+
+@pytest.mark.parametrize("family", ["encoder_decoder", "encoder"])
+def test_a_student_that_vllm_does_not_run_is_refused(tmp_path: Path, family: str) -> None:
+    options = (f"run.path={tmp_path}", f"student.family={family}", "student.arms=[label_only]")
+    with pytest.raises(UserError, match=rf"student\.family='{family}': the endpoint serves decoders alone"):
+        find_student(config_of(*options, "serving.student_arm=label_only"))

@@ -26,7 +26,7 @@ from clinical_reasoner.serving.panel import (
 )
 from clinical_reasoner.serving.schema import DiagnoseResponse, request_model
 from clinical_reasoner.task import load_task
-from tests.unit.conftest import always
+from tests.unit.conftest import always, student_of
 
 TASK = load_task("configs/tasks/alzheimers.yaml")
 MODEL = request_model(TASK, max_description_chars=8000)
@@ -42,7 +42,10 @@ FULL = ModelUnavailableError("student", 422, "the prompt does not fit into 2048 
 DOWN = ModelUnavailableError("teacher", 503, "no answer (ActorDiedError)")
 RATIONALE = "The MMSE score of 22 out of 30 is low. The MRI shows mild hippocampal atrophy and severe amygdala atrophy."
 PANEL = Panel(
-    TASK, student_role("rationale_then_label"), teacher_role("someone/teacher", FIXED, "50 to 120"), threshold=0.8
+    TASK,
+    student_role(student_of("rationale_then_label")),
+    teacher_role("someone/teacher", FIXED, "50 to 120"),
+    threshold=0.8,
 )
 
 
@@ -181,7 +184,7 @@ def test_response_says_everything_about_the_answer() -> None:
 
 
 def test_label_only_student_is_asked_directly_and_has_no_rationale() -> None:
-    panel = Panel(TASK, student_role("label_only"), PANEL.teacher, threshold=0.8)
+    panel = Panel(TASK, student_role(student_of("label_only")), PANEL.teacher, threshold=0.8)
     outcome, _ = ask("student", {"student": reply("direct", "NC", 0.6)}, panel)
     assert panel.student.ask == "direct"
     assert isinstance(outcome, DiagnoseResponse)
