@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.distillation.students import Student, students_of
@@ -12,10 +13,13 @@ from clinical_reasoner.llm.generation import Model
 from clinical_reasoner.rationales.asks import ASKS, make_asks
 from clinical_reasoner.rationales.exemplars import NO_EXEMPLARS
 from clinical_reasoner.rationales.rows import AskRenderer, RationaleFinisher
-from clinical_reasoner.records import FINDINGS, RATIONALES
+from clinical_reasoner.records import FINDINGS, RATIONALES, REJECTED, RejectedRow, Split, to_table
 from clinical_reasoner.runs import Manifest, RunFolder
 from clinical_reasoner.stages import Rows, Stage, run_stage, work_folder
 from clinical_reasoner.task import load_task
+
+ASKED_ABOUT: tuple[Split, ...] = ("validation", "test")
+"""The validation split calibrates, the test split is reported."""
 
 
 def make_answers(config: PipelineConfig, run: RunFolder) -> Iterator[Manifest]:
@@ -32,9 +36,9 @@ def _make_answers(config: PipelineConfig, run: RunFolder, student: Student) -> M
 
     def make() -> Rows:
         visits = (visit for batch in run.batches("findings", FINDINGS) for visit in batch.to_pylist())
-        seen = (visit for visit in visits if student.settings.inputs == "text" or visit["picture_path"])
-        # The validation split calibrates, the test split is reported.
-        asks = make_asks(seen, {student.arm.answers: ("validation", "test")}, student.stage, seed=sampling.seed)
+        rejected: list[RejectedRow] = []
+        seen = _seen(visits, student, rejected)
+        asks = make_asks(seen, {student.arm.answers: ASKED_ABOUT}, student.stage, seed=sampling.seed)
         renderer = AskRenderer(task, NO_EXEMPLARS, inputs=student.settings.inputs, pictures=run.path)
         finisher = RationaleFinisher(renderer, student.stage)
         with tempfile.TemporaryDirectory() as scratch:
@@ -47,6 +51,17 @@ def _make_answers(config: PipelineConfig, run: RunFolder, student: Student) -> M
         with run.table_writer(stage.name, RATIONALES) as writer:
             for row in rows:
                 writer.add(row)
-        return Rows(writer.rows, writer.rows)
+        run.write_rejected(stage.name, to_table(rejected, REJECTED))
+        return Rows(writer.rows + len(rejected), writer.rows, len(rejected))
 
     return run_stage(run, stage, make, overwrite=config.run.overwrite)
+
+
+def _seen(visits: Iterable[dict[str, Any]], student: Student, rejected: list[RejectedRow]) -> Iterator[dict[str, Any]]:
+    """The visits that a student can be asked about; those whose picture it lacks are added to `rejected`."""
+    for number, visit in enumerate(visits, start=1):
+        if student.settings.inputs == "text" or visit["picture_path"]:
+            yield visit
+        elif visit["split"] in ASKED_ABOUT:
+            reason = "no picture of the MRI"
+            rejected.append(RejectedRow(source=f"findings row {number}", stage=student.answers_stage, reason=reason))
