@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import threading
@@ -16,8 +17,8 @@ import pytest
 
 from clinical_reasoner.cluster import connect
 from clinical_reasoner.config.loading import ConfigError
-from clinical_reasoner.distillation import worker
-from clinical_reasoner.distillation.export import merged_model
+from clinical_reasoner.distillation import stage, worker
+from clinical_reasoner.distillation.export import export_student, merged_model
 from clinical_reasoner.distillation.stage import check_students, make_students
 from clinical_reasoner.errors import UserError, reported
 from clinical_reasoner.records import REJECTED
@@ -267,6 +268,25 @@ def test_hopeless_error_is_told_at_once_and_keeps_the_checkpoint(
         train(name)
         assert_same_curve(run, alone)
         assert_finished(run)
+
+
+def test_training_that_had_ended_is_only_exported(train: Train, alone: RunFolder) -> None:
+    def without_room(*given: Any) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, hard))
+        try:
+            export_student(*given)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "export_student", without_room)
+        with pytest.raises(UserError, match="make room and start again"):
+            train("unexported")
+    run = train("unexported")
+    assert_same_curve(run, alone)
+    assert_finished(run)
+    assert len(logged(run)) == 1, "it was trained again"
 
 
 def test_unfit_base_is_refused_before_ray_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from clinical_reasoner.config.cohort import SyntheticCohort
 from clinical_reasoner.config.loading import load_config
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.distillation.bases import chat_text, tokenizer_of
+from clinical_reasoner.distillation.collating import IGNORED
 from clinical_reasoner.distillation.examples import EXAMPLES, count_tokens
 from clinical_reasoner.errors import UserError
 from clinical_reasoner.evidence.description import describe_evidence, evidence_of
@@ -33,8 +34,6 @@ KINDS: dict[SetName, tuple[tuple[Ask, int], ...]] = {
 EXEMPLARS_FROM = 1_000_000
 """Number of the first patient who is an exemplar."""
 WORDING = "configs/reference/alzheimers.yaml"
-IGNORED = -100
-"""Label of a token that is not learnt."""
 Row = dict[str, Any]
 
 

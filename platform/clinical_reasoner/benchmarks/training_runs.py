@@ -25,11 +25,12 @@ from transformers import (
     set_seed,
 )
 
-from clinical_reasoner.benchmarks.training_data import IGNORED, learnt_tokens, tokenized
+from clinical_reasoner.benchmarks.training_data import learnt_tokens, tokenized
 from clinical_reasoner.cluster import QUIET, connect, local_or_name
 from clinical_reasoner.config.arms import ArmConfig
 from clinical_reasoner.config.student import StudentConfig
 from clinical_reasoner.distillation.bases import load_model, load_processor, tokenizer_of
+from clinical_reasoner.distillation.collating import IGNORED
 from clinical_reasoner.distillation.worker import WARMUP_SHARE, LoopConfig, build_trainer
 from clinical_reasoner.runs import RunFolder
 from clinical_reasoner.task import DiagnosisTask

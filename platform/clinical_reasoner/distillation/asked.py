@@ -9,6 +9,7 @@ import torch
 from torch.distributed.tensor import DTensor
 from transformers import Trainer
 
+from clinical_reasoner.distillation.collating import IGNORED
 from clinical_reasoner.distillation.failures import LossError
 from clinical_reasoner.distillation.sampling import EpochSampler
 
@@ -33,7 +34,7 @@ class AskedTrainer(Trainer):
     ) -> torch.Tensor:
         """Sum of the weighted losses (B, L) over the number of labels that count, here or in the whole step (`items`).
         Raises LossError on NaN."""
-        count = (labels != -100).sum() if items is None else items
+        count = (labels != IGNORED).sum() if items is None else items
         loss = (losses * weights).sum() / torch.as_tensor(count).clamp(min=1)
         if not torch.isfinite(loss):
             step = self.state.global_step + 1

@@ -6,7 +6,7 @@ Shapes: B examples, L tokens, K labels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from clinical_reasoner.config.arms import ArmConfig
 from clinical_reasoner.distillation.bases import read_picture
 from clinical_reasoner.distillation.teacher_tokens import lay_candidates
 from clinical_reasoner.errors import UserError
-from clinical_reasoner.llm.answers import option_place
+from clinical_reasoner.llm.answers import TextOfToken, option_place
 from clinical_reasoner.llm.prompting import render_answer
 from clinical_reasoner.records import Ask
 from clinical_reasoner.runs import RunFolder
@@ -33,16 +33,15 @@ class DiagnosisTokenError(UserError):
 
 @dataclass
 class TokenTexts:
-    """The text of each token of a tokenizer, alone."""
+    """Where the diagnosis stands among the tokens of an answer."""
 
     tokenizer: Any
-    _texts: dict[int, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._texts = TextOfToken(self.tokenizer)
 
     def read(self, ids: Sequence[int]) -> list[tuple[str, dict[str, float]]]:
         """As `option_place` takes it; no candidates."""
-        new = [token for token in dict.fromkeys(ids) if token not in self._texts]
-        if new:
-            self._texts.update(zip(new, self.tokenizer.batch_decode([[token] for token in new]), strict=True))
         return [(self._texts[token], {}) for token in ids]
 
     def diagnosis_place(self, ids: Sequence[int], ask: Ask, task: DiagnosisTask) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,8 @@ from clinical_reasoner.distillation.bases import chat_text, tokenizer_of
 from clinical_reasoner.distillation.students import Student
 from clinical_reasoner.evidence.description import seen_description
 from clinical_reasoner.llm.prompting import render_answer, render_messages
-from clinical_reasoner.records import RATIONALES, Ask, RejectedRow, Split
+from clinical_reasoner.records import FINDINGS, RATIONALES, Ask, RejectedRow, Split
+from clinical_reasoner.runs import RunFolder
 from clinical_reasoner.task import DiagnosisTask
 
 Row = dict[str, Any]
@@ -43,6 +44,16 @@ task's labels, and `teacher_ids` and `teacher_candidates` its tokens and what el
 uses them; `picture` a file below the run folder, where the student sees one."""
 
 
+def visits_of(run: RunFolder, student: Student, splits: Collection[Split]) -> Iterator[Row]:
+    """All rows of `findings`; those of these splits whose picture is no longer in the run folder have none."""
+    for batch in run.batches("findings", FINDINGS):
+        for visit in batch.to_pylist():
+            name = visit["picture_path"]
+            if student.settings.inputs != "text" and name and visit["split"] in splits and not run.exists(name):
+                visit["picture_path"] = None
+            yield visit
+
+
 def make_examples(
     findings: Iterable[Row],
     rationales: Iterable[Row],
@@ -65,7 +76,7 @@ def make_examples(
             continue
         key = (visit["patient_id"], visit["visit_id"])
         asks = [ask for ask in student.arm.tasks if key in written or not ASK_KINDS[ask].gives_rationale]
-        reason = _unusable(visit, inputs)
+        reason = unusable(visit, inputs)
         if not asks and not reason:
             reason = f"no rationale ({', '.join(student.arm.rationales)})"
         if reason:
@@ -98,7 +109,7 @@ def make_prompts(findings: Iterable[Row], student: Student, split: Split, task: 
             **_question(visit, student.arm.answers, student.settings.inputs, task),
         }
         for visit in findings
-        if visit["split"] == split and not _unusable(visit, student.settings.inputs)
+        if visit["split"] == split and not unusable(visit, student.settings.inputs)
     ]
     return pa.Table.from_pylist(rows, schema=EXAMPLES)
 
@@ -110,8 +121,8 @@ def _question(visit: Row, ask: Ask, inputs: Inputs, task: DiagnosisTask) -> Row:
     return {"ask": ask, "picture": picture, "prompt": render_messages(ask, description, task)}
 
 
-def _unusable(visit: Row, inputs: Inputs) -> str | None:
-    """Why no example can be made of a visit."""
+def unusable(visit: Row, inputs: Inputs) -> str | None:
+    """Why a student can neither learn from a visit nor be asked about it."""
     if visit["label"] is None:
         return "no diagnosis"
     if inputs != "text" and visit["picture_path"] is None:

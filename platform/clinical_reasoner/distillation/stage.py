@@ -17,7 +17,7 @@ from clinical_reasoner.distillation.bases import (
     read_picture,
 )
 from clinical_reasoner.distillation.card import student_card
-from clinical_reasoner.distillation.examples import count_tokens, make_examples, make_prompts
+from clinical_reasoner.distillation.examples import count_tokens, make_examples, make_prompts, visits_of
 from clinical_reasoner.distillation.export import export_student
 from clinical_reasoner.distillation.failures import no_room_named
 from clinical_reasoner.distillation.families import check_family, count_plain_tokens, student_processor
@@ -25,7 +25,7 @@ from clinical_reasoner.distillation.students import Student, students_of
 from clinical_reasoner.distillation.training import train_student, training_steps
 from clinical_reasoner.errors import UserError
 from clinical_reasoner.llm.prompting import PROMPT_VERSION
-from clinical_reasoner.records import FINDINGS, RATIONALES, REJECTED, RejectedRow, Split, to_table
+from clinical_reasoner.records import RATIONALES, REJECTED, RejectedRow, Split, to_table
 from clinical_reasoner.runs import Manifest, RunFolder
 from clinical_reasoner.stages import Rows, Stage, file_fingerprint, model_fingerprint, run_stage, work_folder
 from clinical_reasoner.task import DiagnosisTask, load_task
@@ -103,19 +103,8 @@ def _rows_of(run: RunFolder, teacher: str, arm: ArmConfig) -> list[dict[str, Any
 
 def _validation(run: RunFolder, student: Student, task: DiagnosisTask) -> pa.Table:
     """Prompts of the visits that the student is asked about while it learns."""
-    table = make_prompts(_findings(run, student, "validation"), student, "validation", task)
+    table = make_prompts(visits_of(run, student, ["validation"]), student, "validation", task)
     return table.slice(0, student.settings.validation.visits)
-
-
-def _findings(run: RunFolder, student: Student, split: Split) -> list[dict[str, Any]]:
-    """The table's rows; those of a split whose picture is no longer in the run folder have none."""
-    findings: list[dict[str, Any]] = run.read_table("findings", FINDINGS).to_pylist()
-    if student.settings.inputs != "text":
-        for visit in findings:
-            name = visit["picture_path"]
-            if visit["split"] == split and name is not None and not run.exists(name):
-                visit["picture_path"] = None
-    return findings
 
 
 def _fitting_examples(
@@ -123,7 +112,7 @@ def _fitting_examples(
 ) -> tuple[pa.Table, list[RejectedRow]]:
     """Examples of a split that fit into `max_length`, with their `length`; nothing is cut, and a visit of which one
     example is too long has none."""
-    examples, rejected = make_examples(_findings(run, student, split), teacher, student, split, task)
+    examples, rejected = make_examples(visits_of(run, student, [split]), teacher, student, split, task)
     lengths, limit = _lengths(run, examples, student, processor), student.settings.max_length
     visits = list(zip(*(examples[name].to_pylist() for name in ("patient_id", "visit_id")), strict=True))
     longest: dict[tuple[str, str], int] = {}

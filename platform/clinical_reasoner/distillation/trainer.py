@@ -11,6 +11,7 @@ from trl import SFTTrainer
 from clinical_reasoner.config.arms import ArmConfig
 from clinical_reasoner.distillation.answer_losses import answer_losses
 from clinical_reasoner.distillation.asked import AskedTrainer
+from clinical_reasoner.distillation.collating import IGNORED
 from clinical_reasoner.distillation.sharding import check_sharded, shard_on_cpu
 from clinical_reasoner.distillation.teacher_tokens import with_divergence
 
@@ -53,7 +54,7 @@ class Distiller(AskedTrainer, SFTTrainer):
 
     def _mixed(self, logits: torch.Tensor, labels: torch.Tensor, teacher: dict[str, torch.Tensor]) -> torch.Tensor:
         """(B, L) token losses with what the teacher thought of labels and tokens; logits (B, L, V)."""
-        losses = cross_entropy(logits.transpose(1, 2), labels, reduction="none", ignore_index=-100)
+        losses = cross_entropy(logits.transpose(1, 2), labels, reduction="none", ignore_index=IGNORED)
         if "candidate_ids" in teacher:
             ids, mass = teacher["candidate_ids"][:, 1:], teacher["candidate_mass"][:, 1:]
             losses = with_divergence(losses, logits, ids, mass, self._arm.token_distillation)

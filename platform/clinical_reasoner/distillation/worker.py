@@ -13,6 +13,7 @@ from datasets import Dataset
 from ray.train import Checkpoint
 from ray.util.queue import Queue
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTConfig
 
@@ -80,6 +81,13 @@ class _Report(TrainerCallback):
             control.should_evaluate = control.should_save = True
         return control
 
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        # Such a step is saved already.
+        control.should_save = control.should_save and state.global_step not in self._asked_at
+        return control
+
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
     ) -> None:
@@ -117,7 +125,10 @@ def train_loop(config: dict[str, Any]) -> None:
             trainer.train()
             return
         with checkpoint.as_directory() as folder:
-            trainer.train(resume_from_checkpoint=str(Path(folder, CHECKPOINT)))
+            saved = Path(folder, CHECKPOINT)
+            # Where it had ended and only the export is missing, it would take one step more.
+            if TrainerState.load_from_json(str(saved / TRAINER_STATE_NAME)).global_step < loop.steps:
+                trainer.train(resume_from_checkpoint=str(saved))
 
 
 def build_trainer(loop: LoopConfig, output: str) -> AskedTrainer:

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from clinical_reasoner.config.pipeline import PipelineConfig
+from clinical_reasoner.distillation.examples import unusable, visits_of
 from clinical_reasoner.distillation.students import Student, students_of
 from clinical_reasoner.llm.batch import Batch, generate
 from clinical_reasoner.llm.generation import Model
 from clinical_reasoner.rationales.asks import ASKS, make_asks
 from clinical_reasoner.rationales.exemplars import NO_EXEMPLARS
 from clinical_reasoner.rationales.rows import AskRenderer, RationaleFinisher
-from clinical_reasoner.records import FINDINGS, RATIONALES, REJECTED, RejectedRow, Split, to_table
+from clinical_reasoner.records import RATIONALES, REJECTED, RejectedRow, Split, to_table
 from clinical_reasoner.runs import Manifest, RunFolder
 from clinical_reasoner.stages import Rows, Stage, run_stage, work_folder
 from clinical_reasoner.task import load_task
@@ -35,9 +36,8 @@ def _make_answers(config: PipelineConfig, run: RunFolder, student: Student) -> M
     task = load_task(config.task.file)
 
     def make() -> Rows:
-        visits = (visit for batch in run.batches("findings", FINDINGS) for visit in batch.to_pylist())
         rejected: list[RejectedRow] = []
-        seen = _seen(visits, student, rejected)
+        seen = _seen(visits_of(run, student, ASKED_ABOUT), student, rejected)
         asks = make_asks(seen, {student.arm.answers: ASKED_ABOUT}, student.stage, seed=sampling.seed)
         renderer = AskRenderer(task, NO_EXEMPLARS, inputs=student.settings.inputs, pictures=run.path)
         finisher = RationaleFinisher(renderer, student.stage)
@@ -58,10 +58,10 @@ def _make_answers(config: PipelineConfig, run: RunFolder, student: Student) -> M
 
 
 def _seen(visits: Iterable[dict[str, Any]], student: Student, rejected: list[RejectedRow]) -> Iterator[dict[str, Any]]:
-    """The visits that a student can be asked about; those whose picture it lacks are added to `rejected`."""
+    """The visits that a student can be asked about; the others are added to `rejected`."""
     for number, visit in enumerate(visits, start=1):
-        if student.settings.inputs == "text" or visit["picture_path"]:
+        reason = unusable(visit, student.settings.inputs) if visit["split"] in ASKED_ABOUT else None
+        if reason is None:
             yield visit
-        elif visit["split"] in ASKED_ABOUT:
-            reason = "no picture of the MRI"
+        else:
             rejected.append(RejectedRow(source=f"findings row {number}", stage=student.answers_stage, reason=reason))

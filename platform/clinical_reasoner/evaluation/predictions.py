@@ -11,7 +11,7 @@ from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.config.cohort import SyntheticCohort
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.distillation.students import students_of
-from clinical_reasoner.evaluation.baselines import KEYS, baseline_rows, baseline_stages, prediction
+from clinical_reasoner.evaluation.baselines import baseline_rows, baseline_stages, prediction
 from clinical_reasoner.evaluation.ceiling import Posterior, bayes_posterior
 from clinical_reasoner.evidence.measured import Measured, with_measures
 from clinical_reasoner.rationales.consistency import consensus, samples_together
@@ -34,7 +34,6 @@ TEACHER_ARMS = {ask: kind.arm for ask, kind in ASK_KINDS.items() if kind.arm}
 """Ask -> arm of the teacher."""
 TEACHER = "teacher"
 """The model that students learn from and the endpoint serves."""
-BASELINE = KEYS["logistic_regression"]
 CEILING = ("Bayes rule", "ceiling")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
+from typing import Any
 
 from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.records import Ask
@@ -39,6 +40,18 @@ _OR = r"\b(?i:or(?:\W{1,4}(?!no\b|not\b|without\b|due\b)\w+){0,2}?|possibly|perh
 
 TokenLogprobs = Sequence[tuple[str, dict[str, float]]]
 """For each generated token: its text, and the log-probability of the candidates (text -> natural log) at its place."""
+
+
+class TextOfToken(dict[int, str]):
+    """Id of a token -> its text alone, under a tokenizer."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        super().__init__()
+        self._tokenizer = tokenizer
+
+    def __missing__(self, token: int) -> str:
+        self[token] = self._tokenizer.decode([token])
+        return self[token]
 
 
 @dataclass(frozen=True)

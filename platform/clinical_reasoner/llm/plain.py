@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from clinical_reasoner.asks import ASK_KINDS
-from clinical_reasoner.llm.answers import option_place
+from clinical_reasoner.llm.answers import TextOfToken, option_place
 from clinical_reasoner.llm.generation import TOO_LONG, Generation, Model, Row, Steps, failed
 from clinical_reasoner.llm.prompting import plain_text, render_answer
 from clinical_reasoner.task import DiagnosisTask
@@ -100,7 +100,7 @@ def write(
     """
     from transformers import LogitsProcessorList
 
-    texts = _TokenTexts(tokenizer)
+    texts = TextOfToken(tokenizer)
 
     def answer(inputs: Any) -> list[Generation]:
         kept = _Candidates(candidates)
@@ -200,15 +200,3 @@ class _Candidates:
         for token, value in zip(ids[row], values[row], strict=True):
             found.setdefault(texts[token], value)
         return found
-
-
-class _TokenTexts(dict[int, str]):
-    """The text of each token alone."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        super().__init__()
-        self._tokenizer = tokenizer
-
-    def __missing__(self, token: int) -> str:
-        self[token] = self._tokenizer.decode([token])
-        return self[token]

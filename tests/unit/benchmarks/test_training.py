@@ -13,7 +13,6 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from clinical_reasoner.benchmarks.training import OURS, PLAIN, TWO, Runs, check_same, figures, table_of
 from clinical_reasoner.benchmarks.training_data import (
-    IGNORED,
     KINDS,
     Patients,
     SetName,
@@ -26,6 +25,7 @@ from clinical_reasoner.benchmarks.training_runs import SHARED, Clock, Trained, h
 from clinical_reasoner.config.loading import load_config
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.distillation.bases import load_processor
+from clinical_reasoner.distillation.collating import IGNORED
 from clinical_reasoner.llm.answers import Answer, parse_answer
 
 ROOT = Path(__file__).parents[3]
