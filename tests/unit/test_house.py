@@ -34,6 +34,7 @@ RUNTIME_ENV = "configs/runtime-env.yaml"
 FRAGMENTS = "configs/defaults/*.yaml"
 MODELS: dict[str, type[BaseModel]] = {
     "configs/arms.yaml": PipelineConfig,
+    "configs/many_patients.yaml": PipelineConfig,
     "configs/demo.yaml": PipelineConfig,
     "configs/own_cohort.yaml": PipelineConfig,
     "configs/own_models.yaml": PipelineConfig,
