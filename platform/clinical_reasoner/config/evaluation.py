@@ -37,6 +37,20 @@ class CnnConfig(StrictConfig):
         return int(4 * 2 ** (len(self.blocks) - 1))
 
 
+class OperatingConfig(StrictConfig):
+    """How the endpoint's operating point is chosen, on the validation split."""
+
+    target: Literal["cost", "error"] = "cost"
+    """`cost`: the fewest requests to the teacher at which macro-F1 is not below the teacher's own. `error`: the lowest
+    threshold at which at most `max_error` of the student's standing answers are wrong."""
+    max_error: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the answers."""
+    max_teacher_share: float = Field(default=0.4, gt=0, le=1)
+    """`cost`: at most this share of requests goes to the teacher, even where more would be better."""
+    coverage: float = Field(default=0.9, gt=0.5, lt=1)
+    """Share of patients whose true label is to be in their prediction set."""
+
+
 class EvaluationConfig(StrictConfig):
     resamples: int = Field(default=2000, ge=100)
     """Bootstrap resamples over subjects, and over training seeds where there are several."""
@@ -52,6 +66,7 @@ class EvaluationConfig(StrictConfig):
     does not support; 0 shows none."""
     ceiling_draws: int = Field(default=5000, ge=100)
     """Synthetic cohort: patients drawn for the population's Bayes accuracy."""
+    operating: OperatingConfig = OperatingConfig()
 
     @field_validator("baselines")
     @classmethod
