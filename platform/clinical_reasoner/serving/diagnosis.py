@@ -1,124 +1,138 @@
-"""One request, from the validated body to the response. How a model is reached is the caller's business."""
+"""One request, from the case to the response: which models are asked, and what of it is told on the way."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
 
-from pydantic import ValidationError
+from clinical_reasoner.serving.asking import Done, Known, Written, ask_model
+from clinical_reasoner.serving.cascade import Outcome, Routing, route, settle
+from clinical_reasoner.serving.case import Case
+from clinical_reasoner.serving.events import Answered, Event, ProbabilitiesEvent, TextEvent, TierEvent
+from clinical_reasoner.serving.panel import Attempt, Engine, ModelUnavailableError, Panel, Reading, Unreadable
+from clinical_reasoner.serving.response import response_of, said_probabilities
+from clinical_reasoner.serving.schema import AnsweredBy, ModelChoice
 
-from clinical_reasoner import __version__
-from clinical_reasoner.evidence.claims import extract_claims, judge_claim
-from clinical_reasoner.evidence.description import (
-    Evidence,
-    describe_evidence,
-    evidence_of,
-    parse_description,
-    with_question,
-)
-from clinical_reasoner.llm.prompting import PROMPT_VERSION, Exemplar
-from clinical_reasoner.records import PatientRow
-from clinical_reasoner.serving.cascade import Outcome, Routing, fall_back, route
-from clinical_reasoner.serving.panel import (
-    AskModel,
-    Attempt,
-    ModelUnavailableError,
-    Panel,
-    Reading,
-    Role,
-    Unreadable,
-    ask_role,
-)
-from clinical_reasoner.serving.schema import AnsweredBy, DiagnoseRequest, DiagnoseResponse, JudgedClaim
-from clinical_reasoner.task import DiagnosisTask
+STUDENT_SHARE = 0.5
+"""Of the time of a request with `auto` that the student may take, so that some is left for the teacher."""
 
 
-@dataclass(frozen=True)
-class Case:
-    """A patient as the models see it."""
+@dataclass
+class Conversation:
+    """One request while it is worked on."""
 
-    description: str
-    evidence: Evidence
+    case: Case
+    panel: Panel
+    engines: Mapping[AnsweredBy, Engine]
+    request_id: str
+    limit_s: float
+    """Longest time of the whole request, seconds."""
+    piecewise: bool = False
+    """Whether a rationale is told while it is written."""
+    attempts: dict[AnsweredBy, Attempt] = field(default_factory=dict)
+    prompt_tokens: int = 0
+    output_tokens: int = 0
 
 
-async def diagnose(
-    request: DiagnoseRequest, panel: Panel, ask_model: AskModel, request_id: str
-) -> DiagnoseResponse | Unreadable:
-    """Ask the model that the request names; with `auto` the student, and then perhaps the teacher.
+async def diagnose(model: ModelChoice, talk: Conversation) -> AsyncIterator[Event]:
+    """Ask the model that the request names; with `auto` the student, and then perhaps the teacher. `Answered` is last.
 
-    Raises ModelUnavailableError where the model that has the last word gave no text.
+    Raises ModelUnavailableError where the model that has the last word gave no answer.
     """
-    case = read_case(request, panel.task)
-
-    async def ask(name: AnsweredBy) -> Attempt:
-        return await ask_role(panel.role(name), case.description, panel.task, ask_model)
-
-    if request.model == "auto":
-        attempts: dict[AnsweredBy, Attempt] = {"student": await ask("student")}
-        routing = route(_outcome(attempts["student"]), _probabilities(attempts["student"]), panel.threshold)
-        if routing.model == "teacher":
-            attempts["teacher"] = await ask("teacher")
-            routing = fall_back(routing, _outcome(attempts["student"]), _outcome(attempts["teacher"]))
+    deadline = asyncio.get_running_loop().time() + talk.limit_s
+    if model == "auto":
+        events = _cascade(talk, deadline)
     else:
-        attempts = {request.model: await ask(request.model)}
-        routing = Routing(request.model, f"{request.model} asked for")
-    attempt = attempts[routing.model]
+        events = _alone(model, talk, deadline)
+    async with aclosing(events):
+        async for event in events:
+            yield event
+
+
+async def _alone(model: AnsweredBy, talk: Conversation, deadline: float) -> AsyncIterator[Event]:
+    routing = Routing(model, "asked_for", f"{model} asked for")
+    yield TierEvent(tier=model, why=routing.reason)
+    async with aclosing(_asked(model, talk, deadline, told=True)) as events:
+        async for event in events:
+            yield event
+    yield _answered(routing, talk)
+
+
+async def _cascade(talk: Conversation, deadline: float) -> AsyncIterator[Event]:
+    panel, point = talk.panel, talk.panel.operating_point
+    soon = deadline - (1 - STUDENT_SHARE) * talk.limit_s
+    # Until it is known whose answer counts, only probabilities are told.
+    yield TierEvent(tier="student", why="asked first")
+    async with aclosing(_asked("student", talk, soon, told=False)) as events:
+        async for event in events:
+            yield event
+    student = talk.attempts["student"]
+    routing = route(_outcome(student), _probabilities(student), point.threshold if point else panel.threshold)
+    if routing.model == "teacher":
+        yield TierEvent(tier="teacher", why=routing.reason)
+        async with aclosing(_asked("teacher", talk, deadline, told=True)) as events:
+            async for event in events:
+                yield event
+        teacher = talk.attempts["teacher"]
+        below = point.refer_below if point and point.teacher else 0.0
+        routing = settle(routing, _outcome(student), _outcome(teacher), _probabilities(teacher), below)
+        if routing.model == "student":
+            yield TierEvent(tier="student", why=routing.reason)
+            yield _said("student", _probabilities(student), talk)
+    if routing.model == "student" and isinstance(student, Reading) and student.rationale:
+        yield TextEvent(tier="student", text=student.rationale)
+    yield _answered(routing, talk)
+
+
+async def _asked(name: AnsweredBy, talk: Conversation, deadline: float, *, told: bool) -> AsyncIterator[Event]:
+    """Ask one model until the deadline, and keep what came of it in `talk.attempts`."""
+    panel = talk.panel
+    try:
+        steps = ask_model(
+            panel.role(name),
+            talk.engines[name],
+            talk.case,
+            panel.task,
+            panel.tier(name),
+            piecewise=talk.piecewise and told,
+        )
+        async with aclosing(steps):
+            while True:
+                async with asyncio.timeout_at(deadline):
+                    step = await anext(steps)
+                if isinstance(step, Known):
+                    yield _said(name, step.probabilities, talk)
+                elif isinstance(step, Written):
+                    yield TextEvent(tier=name, text=step.text)
+                else:
+                    _finish(name, step, talk)
+                    return
+    except ModelUnavailableError as error:
+        talk.attempts[name] = error
+    except TimeoutError:
+        talk.attempts[name] = ModelUnavailableError(name, 504, f"no answer within {talk.limit_s:g} s")
+
+
+def _finish(name: AnsweredBy, done: Done, talk: Conversation) -> None:
+    talk.attempts[name] = done.attempt
+    talk.prompt_tokens += done.prompt_tokens
+    talk.output_tokens += done.output_tokens
+
+
+def _answered(routing: Routing, talk: Conversation) -> Answered:
+    attempt = talk.attempts[routing.model]
     if isinstance(attempt, ModelUnavailableError):
         raise attempt
     if isinstance(attempt, Unreadable):
-        return attempt
-    return respond(case, panel.role(routing.model), attempt, routing, request_id, panel.task)
+        raise ModelUnavailableError(routing.model, 502, f"the answer could not be read: {attempt.reason}")
+    response = response_of(talk.case, talk.panel, attempt, routing, talk.request_id)
+    return Answered(response, routing.code, talk.prompt_tokens, talk.output_tokens)
 
 
-def read_case(request: DiagnoseRequest, task: DiagnosisTask) -> Case:
-    """Description and evidence of a validated request."""
-    if request.patient is None:
-        description = with_question(request.description or "", task)
-        return Case(description, parse_description(description, task))
-    fields = request.patient.model_dump(exclude={"findings"})
-    row = PatientRow(patient_id="request", visit_id="request", cohort="request", split="test", **fields)
-    grades = {name: grade for name, grade in request.patient.findings.items() if grade is not None}
-    evidence = evidence_of(row, grades, task)
-    return Case(describe_evidence(evidence, task), evidence)
-
-
-def respond(
-    case: Case, role: Role, reading: Reading, routing: Routing, request_id: str, task: DiagnosisTask
-) -> DiagnoseResponse:
-    """The response, with every claim of the rationale judged against the case."""
-    label = task.label(reading.label)
-    claims = extract_claims(reading.rationale or "", task)
-    by_label = zip(task.label_names, reading.probabilities, strict=True) if reading.probabilities else None
-    return DiagnoseResponse(
-        diagnosis=label.name,
-        diagnosis_text=label.text,
-        option=label.option,
-        probabilities=dict(by_label) if by_label else None,
-        rationale=reading.rationale,
-        claims=tuple(
-            JudgedClaim(name=claim.name, value=claim.value, verdict=judge_claim(claim, case.evidence))
-            for claim in claims
-        ),
-        answered_by=role.name,
-        routing=routing.reason,
-        degraded=routing.degraded,
-        model=role.model,
-        prompt_version=PROMPT_VERSION,
-        version=__version__,
-        request_id=request_id,
-    )
-
-
-def example_requests(model: type[DiagnoseRequest], exemplar: Exemplar, task: DiagnosisTask) -> dict[str, Any]:
-    """Bodies for the documentation, from an exemplar: as description and, where it can be read back, structured."""
-    evidence = parse_description(exemplar.description, task)
-    examples: dict[str, Any] = {}
-    try:
-        body = {"patient": {**evidence.fields, "findings": dict(evidence.grades)}}
-        examples["patient"] = model.model_validate(body, strict=False).model_dump(exclude_none=True)
-    except ValidationError:
-        pass  # An exemplar in other words than the task's has no structured form.
-    return {**examples, "description": {"description": exemplar.description, "model": "teacher"}}
+def _said(name: AnsweredBy, probabilities: tuple[float, ...] | None, talk: Conversation) -> ProbabilitiesEvent:
+    return ProbabilitiesEvent(tier=name, **said_probabilities(name, probabilities, talk.panel))
 
 
 def _outcome(attempt: Attempt) -> Outcome:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
-from clinical_reasoner.asks import ASK_KINDS
+from clinical_reasoner.config.serving import TeacherAsk
 from clinical_reasoner.distillation.students import Student
-from clinical_reasoner.llm.answers import ParseFailure, TokenLogprobs, option_probabilities, parse_answer
-from clinical_reasoner.llm.prompting import Message, render_messages
+from clinical_reasoner.llm.answers import TokenLogprobs
+from clinical_reasoner.llm.prompting import Message
+from clinical_reasoner.operating_point import OperatingPoint, Tier
 from clinical_reasoner.rationales.exemplars import NO_EXEMPLARS, ExemplarChoice
 from clinical_reasoner.records import Ask
 from clinical_reasoner.serving.schema import AnsweredBy
@@ -27,6 +29,14 @@ class Role:
     exemplars: ExemplarChoice = NO_EXEMPLARS
     words: str | None = None
     """Length of the rationale asked for, as in `render_messages`."""
+    explain: Ask | None = None
+    """A second ask, which gives the rationale where `ask` gives none."""
+    reads_text: bool = True
+    sees_picture: bool = False
+    control_tokens: tuple[str, ...] = ()
+    """Of its tokenizer: texts that would end a turn or begin another."""
+    fingerprint: str = ""
+    """Of its files, or its name where it has none here; for the audit record."""
 
 
 @dataclass(frozen=True)
@@ -37,33 +47,66 @@ class Panel:
     student: Role
     teacher: Role
     threshold: float
-    """Largest probability at which the student's answer stands, 0 to 1."""
+    """Confidence at which the student's answer stands where there is no operating point, 0 to 1."""
+    operating_point: OperatingPoint | None = None
 
     def role(self, name: AnsweredBy) -> Role:
         return self.student if name == "student" else self.teacher
 
+    def tier(self, name: AnsweredBy) -> Tier | None:
+        """How a model's probabilities are calibrated; None where they are not."""
+        if self.operating_point is None:
+            return None
+        return self.operating_point.student if name == "student" else self.operating_point.teacher
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What an engine is asked."""
+
+    messages: list[Message]
+    pattern: str | None = None
+    """Regular expression of the whole answer; None lets the model write as it will."""
+    max_tokens: int | None = None
+    """None: the model's own setting."""
+
 
 @dataclass(frozen=True)
 class Reply:
-    """What an engine returned."""
+    """What an engine returned: an answer, or a piece of one."""
 
     text: str
-    tokens: TokenLogprobs
+    tokens: TokenLogprobs = ()
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+
+
+class Engine(Protocol):
+    """A model that can be asked."""
+
+    def stream(self, prompt: Prompt, *, piecewise: bool) -> AsyncIterator[Reply]:
+        """Pieces that add up to the answer; a single one unless `piecewise`. Raises ModelUnavailableError."""
+
+    def chat(self, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """OpenAI's form, in and out: one response, or chunks with `stream`. Raises ModelUnavailableError."""
+
+    async def is_running(self) -> bool:
+        """Without waiting behind the patients."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A reply that could be read."""
+    """An answer that could be read."""
 
     label: str
     rationale: str | None
     probabilities: tuple[float, ...] | None
-    """In the order of the task's labels."""
+    """In the order of the task's labels, calibrated where there is an operating point."""
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A reply that names no diagnosis."""
+    """An answer that names no diagnosis."""
 
     role: AnsweredBy
     reason: str
@@ -85,37 +128,30 @@ class ModelUnavailableError(Exception):
 Attempt = Reading | Unreadable | ModelUnavailableError
 """What asking one model gave."""
 
-AskModel = Callable[[Role, list[Message]], Awaitable[Reply]]
-"""Raises ModelUnavailableError."""
 
-
-def student_role(student: Student) -> Role:
+def student_role(student: Student, control_tokens: tuple[str, ...] = (), fingerprint: str = "") -> Role:
     """The student of the run; it is called after its arm, since every student's folder has the same last name."""
-    return Role("student", student.arm_name, student.arm.answers)
+    inputs = student.settings.inputs
+    return Role(
+        "student",
+        student.arm_name,
+        student.arm.answers,
+        explain="explain" if student.arm.answers == "direct" and "explain" in student.arm.tasks else None,
+        reads_text=inputs != "image",
+        sees_picture=inputs != "text",
+        control_tokens=control_tokens,
+        fingerprint=fingerprint,
+    )
 
 
-def teacher_role(model: str, exemplars: ExemplarChoice, words: str | None = None) -> Role:
+def teacher_role(
+    model: str,
+    exemplars: ExemplarChoice,
+    words: str | None = None,
+    ask: TeacherAsk = "diagnose",
+    control_tokens: tuple[str, ...] = (),
+    fingerprint: str = "",
+) -> Role:
     """The teacher, called by its hub name, or by the last name of its folder."""
-    return Role("teacher", Path(model).name if Path(model).is_dir() else model, "diagnose", exemplars, words)
-
-
-async def ask_role(role: Role, description: str, task: DiagnosisTask, ask_model: AskModel) -> Attempt:
-    """Render, generate, parse. The description ends with the question."""
-    exemplars = role.exemplars.choose(description, description, task)
-    messages = render_messages(role.ask, description, task, exemplars=exemplars, words=role.words)
-    try:
-        reply = await ask_model(role, messages)
-    except ModelUnavailableError as error:
-        return error
-    return read_reply(reply, role, task)
-
-
-def read_reply(reply: Reply, role: Role, task: DiagnosisTask) -> Reading | Unreadable:
-    """Diagnosis, rationale and probabilities of a model's raw reply."""
-    answer = parse_answer(reply.text, role.ask, task)
-    if isinstance(answer, ParseFailure):
-        return Unreadable(role.name, answer.reason)
-    if answer.label is None:
-        return Unreadable(role.name, "no diagnosis")
-    probabilities = option_probabilities(reply.tokens, task, label_first=ASK_KINDS[role.ask].label_first)
-    return Reading(answer.label, answer.rationale, probabilities)
+    name = Path(model).name if Path(model).is_dir() else model
+    return Role("teacher", name, ask, exemplars, words, control_tokens=control_tokens, fingerprint=fingerprint)

@@ -88,6 +88,8 @@ class JudgedClaim(BaseModel):
     name: str = Field(description="Patient field or finding.")
     value: str = Field(description="Value or grade that the rationale states.")
     verdict: Verdict
+    start: int = Field(description="Where it stands in the rationale: offset of its first character.")
+    end: int = Field(description="Offset behind its last character.")
 
 
 class DiagnoseResponse(BaseModel):
@@ -96,6 +98,17 @@ class DiagnoseResponse(BaseModel):
     option: str = Field(description="Letter of the option in the question.")
     probabilities: dict[str, float] | None = Field(
         description="Probability of each label, from the option letter's log-probabilities; null where none was found."
+    )
+    calibrated: bool = Field(
+        description="Whether the probabilities were calibrated on patients that the models had not seen."
+    )
+    prediction_set: tuple[str, ...] | None = Field(
+        description="Labels that cannot be ruled out at the configured coverage, the most probable first; null where "
+        "there are no calibrated probabilities, or too few patients to calibrate on."
+    )
+    coverage: float | None = Field(description="Share of patients whose true label is in such a set.")
+    refer: bool = Field(
+        description="True where neither model is sure, or the only sure one could not be had: refer to a clinician."
     )
     rationale: str | None = Field(description="Null where the model answers without reasoning.")
     claims: tuple[JudgedClaim, ...]
@@ -106,8 +119,15 @@ class DiagnoseResponse(BaseModel):
     )
     model: str
     prompt_version: str
+    operating_point: str | None = Field(
+        description="Version of the file with threshold, temperatures and quantiles; null where there is none."
+    )
     version: str = Field(description="Version of this software.")
     request_id: str
+    warnings: tuple[str, ...] = Field(default=(), description="What a reader should know about a scan that was sent.")
+    findings: dict[str, str] = Field(
+        default={}, description="Grades that came from a label map that was sent; the client's own stand before them."
+    )
     research_use_only: str = RESEARCH_USE_ONLY
 
 
