@@ -26,17 +26,15 @@ from clinical_reasoner.serving.schema import (
     DiagnoseRequest,
     DiagnoseResponse,
     FieldError,
-    Problem,
     field_errors,
     problem,
     request_model,
 )
+from serve.problems import Refused, problem_docs, respond
 
 # No `from __future__ import annotations` here: FastAPI reads the type of the body, which is made at run time.
 
 LOG = logging.getLogger("ray.serve")
-RETRY_AFTER_S = 1
-"""What a client is told with every 503, seconds."""
 
 
 class Engine(Protocol):
@@ -79,28 +77,29 @@ def build_api(desk: Desk) -> FastAPI:
     summary = f"Reasoned answers: {task.title}."
     api = _Api(title="clinical-reasoner", version=__version__, summary=summary, description=RESEARCH_USE_ONLY)
     api.add_exception_handler(RequestValidationError, _invalid)
-    api.add_exception_handler(HTTPException, _refused)
+    api.add_exception_handler(HTTPException, _not_offered)
+    api.add_exception_handler(Refused, _refused)
     places = asyncio.Semaphore(desk.limits.max_ongoing_requests)
 
-    @api.post("/v1/diagnose", response_model=DiagnoseResponse, responses=_problems(422, 500, 502, 503, 504))
+    @api.post("/v1/diagnose", response_model=DiagnoseResponse, responses=problem_docs(422, 500, 502, 503, 504))
     async def diagnose_patient(
         request: Request,
         body: Annotated[body_model, Body(openapi_examples=examples)],  # type: ignore[valid-type]
     ) -> Any:
         """One patient in, one reasoned diagnosis out."""
         if places.locked():
-            return _respond(problem(503, "too many requests are in work"))
+            return respond(problem(503, "too many requests are in work"))
         async with places:
             # Ray Serve's proxy gives every request an id (UUID 4, or the client's own), returned in the same header.
             return await _answer(body, desk, request.headers.get("x-request-id") or str(uuid4()))
 
-    @api.get("/healthz", response_model=dict[str, str], responses=_problems(503))
+    @api.get("/healthz", response_model=dict[str, str], responses=problem_docs(503))
     async def healthz() -> Any:
         """200 when both engines run, however busy they are."""
         running = await asyncio.gather(*(engine.is_running() for engine in desk.engines.values()))
         stopped = [name for name, runs in zip(desk.engines, running, strict=True) if not runs]
         if stopped:
-            return _respond(problem(503, f"not running: {', '.join(stopped)}"))
+            return respond(problem(503, f"not running: {', '.join(stopped)}"))
         return {"status": "ok", **dict.fromkeys(desk.engines, "ok"), "version": __version__}
 
     return api
@@ -122,13 +121,13 @@ async def _answer(body: DiagnoseRequest, desk: Desk, request_id: str) -> Diagnos
     except ModelUnavailableError as error:
         field = "patient" if body.patient else "description"
         errors = [FieldError(field=field, message=error.reason)] if error.status == 422 else []
-        return _respond(problem(error.status, f"{error.role}: {error.reason}", errors))
+        return respond(problem(error.status, f"{error.role}: {error.reason}", errors))
     except Exception as error:
         # Its message may hold the patient, and Ray Serve would log it: only its class goes out of here.
         LOG.error("request %s failed: %s", request_id, type(error).__name__)
-        return _respond(problem(500, "the request failed; the log has the kind of error"))
+        return respond(problem(500, "the request failed; the log has the kind of error"))
     if isinstance(outcome, Unreadable):
-        return _respond(problem(502, f"the {outcome.role}'s answer could not be read: {outcome.reason}"))
+        return respond(problem(502, f"the {outcome.role}'s answer could not be read: {outcome.reason}"))
     return outcome
 
 
@@ -138,23 +137,16 @@ async def _invalid(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Refused)
+    return respond(error.problem, error.headers)
+
+
+async def _not_offered(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if error.status_code == 400:  # FastAPI could not decode the body
         return _unusable([FieldError(field=WHOLE_BODY, message=NOT_JSON)])
-    return _respond(problem(error.status_code, "see /docs for what this endpoint offers"), error.headers)
+    return respond(problem(error.status_code, "see /docs for what this endpoint offers"), error.headers)
 
 
 def _unusable(errors: Iterable[FieldError]) -> JSONResponse:
-    return _respond(problem(422, "the request cannot be used; `errors` names each field and what is allowed", errors))
-
-
-def _respond(content: Problem, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    if content.status == 503:
-        headers = {**(headers or {}), "retry-after": str(RETRY_AFTER_S)}
-    return JSONResponse(content.model_dump(), content.status, headers, media_type=PROBLEM_MEDIA_TYPE)
-
-
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The documentation of failures."""
-    content = {PROBLEM_MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"model": Problem, "content": dict(content)} for status in statuses}
+    return respond(problem(422, "the request cannot be used; `errors` names each field and what is allowed", errors))

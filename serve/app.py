@@ -20,9 +20,9 @@ from clinical_reasoner.config.loading import load_config
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.errors import UserError
 from clinical_reasoner.stages import model_fingerprint
-from serve.api import RETRY_AFTER_S
 from serve.engines import engine_deployment
 from serve.ingress import DiagnosisIngress
+from serve.problems import RETRY_AFTER_S
 from serve.run_parts import find_student, make_panel, shown_exemplar
 
 SPARE_PLACES = 16
