@@ -1,0 +1,136 @@
+"""`POST /v1/diagnose`: one patient, as JSON or with a scan, answered at once or as a stream of events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Query, Request
+from fastapi.responses import StreamingResponse
+from pydantic import ValidationError
+
+from clinical_reasoner.serving.events import Answered, Event, ProbabilitiesEvent, TextEvent, TierEvent
+from clinical_reasoner.serving.schema import DiagnoseRequest, DiagnoseResponse, field_errors
+from clinical_reasoner.serving.uploads import Upload
+from serve.access import Caller
+from serve.answering import answer, events
+from serve.bodies import Parts, read_json, read_parts
+from serve.desk import Desk
+from serve.ledger import Visit
+from serve.problems import Refused, problem_docs, refuse
+from serve.request_ids import request_id_of
+
+SSE_MEDIA_TYPE = "text/event-stream"
+_NAMES: dict[type[Any], str] = {TierEvent: "tier", ProbabilitiesEvent: "probabilities", TextEvent: "text"}
+INVALID = "the request cannot be used; `errors` names each field and what is allowed"
+
+
+def add_diagnose_routes(api: FastAPI, desk: Desk) -> None:
+    enter = desk.door.enter
+
+    @api.post(
+        "/v1/diagnose",
+        response_model=DiagnoseResponse,
+        responses={**_documented_response(), **problem_docs(400, 401, 403, 413, 415, 422, 429, 500, 502, 503, 504)},
+        openapi_extra=_documented_request(desk),
+    )
+    async def diagnose_patient(
+        request: Request,
+        caller: Annotated[Caller, Depends(enter)],
+        stream: Annotated[
+            bool, Query(description="Server-sent events: whose answer, its probabilities, the rationale as written.")
+        ] = False,
+    ) -> Any:
+        """One patient in, one reasoned diagnosis out."""
+        visit = Visit(desk, caller, request_id_of(request), "stream" if stream else "diagnose")
+        body, upload = await read_request(request, visit)
+        if not stream:
+            return await answer(visit, body, upload)
+        steps = events(visit, body, upload)
+        # What is refused at once still has its own status.
+        first = await anext(steps)
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        return StreamingResponse(_sent(first, steps), media_type=SSE_MEDIA_TYPE, headers=headers)
+
+
+async def read_request(request: Request, visit: Visit) -> tuple[DiagnoseRequest, Upload | None]:
+    """The validated body, and what was read in the files that came with it. Raises Refused, once that is recorded."""
+    desk = visit.desk
+    try:
+        if _media_type(request) != "multipart/form-data":
+            return validated(await read_json(request, desk.limits.max_body_mib), desk), None
+        async with read_parts(request, desk.limits) as parts:
+            body = validated(parts.request_json, desk)
+            return body, await _read_files(parts, body, desk)
+    except Refused as refusal:
+        await visit.close(refusal.problem.status, "refused", reason=refusal.problem.detail)
+        raise
+
+
+def validated(content: bytes, desk: Desk) -> DiagnoseRequest:
+    """Raises Refused (422), with the fields and none of their values."""
+    try:
+        return desk.body_model.model_validate_json(content)
+    except ValidationError as error:
+        raise refuse(422, INVALID, errors=field_errors(error.errors(include_url=False))) from None
+
+
+async def _read_files(parts: Parts, body: DiagnoseRequest, desk: Desk) -> Upload | None:
+    if not parts.files:
+        return None
+    patient = body.patient.model_dump(exclude={"findings"}) if body.patient else {}
+    return await desk.scans.read(parts, patient)
+
+
+async def _sent(first: Event, steps: AsyncIterator[Event]) -> AsyncIterator[str]:
+    try:
+        async with aclosing(steps):  # type: ignore[type-var]
+            yield _line(first)
+            async for event in steps:
+                yield _line(event)
+    except Refused as refusal:
+        yield _event("problem", refusal.problem.model_dump(mode="json"))
+
+
+def _line(event: Event) -> str:
+    if isinstance(event, Answered):
+        return _event("answer", event.response.model_dump(mode="json"))
+    return _event(_NAMES[type(event)], event.model_dump(mode="json"))
+
+
+def _event(name: str, data: dict[str, Any]) -> str:
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n"
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _documented_response() -> dict[int | str, dict[str, Any]]:
+    text = "With `stream`: events `tier`, `probabilities`, `text`, and at the end one `answer` or `problem`."
+    return {200: {"description": text, "content": {SSE_MEDIA_TYPE: {"schema": {"type": "string"}}}}}
+
+
+def _documented_request(desk: Desk) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{desk.body_model.__name__}"}
+    examples = {name: {"value": body} for name, body in desk.examples().items()}
+    file = {"type": "string", "format": "binary"}
+    parts = {
+        "request": {**schema},
+        "scan": {**file, "description": "T1-weighted scan, NIfTI (.nii, .nii.gz)."},
+        "segmentation": {**file, "description": "Label map with FreeSurfer's ids, NIfTI: graded by the run's norms."},
+        "segmenter": {"type": "string", "description": "What made the label map, e.g. `freesurfer-7.4`."},
+        "slices": {"type": "array", "items": file, "description": "PNG pictures."},
+    }
+    multipart = {"schema": {"type": "object", "required": ["request"], "properties": parts}}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": schema, "examples": examples},
+                "multipart/form-data": multipart,
+            },
+        }
+    }

@@ -1,0 +1,59 @@
+"""The file of the operating point: where it lies, and whether it belongs to what is served."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from clinical_reasoner.errors import UserError
+from clinical_reasoner.llm.prompting import PROMPT_VERSION
+from clinical_reasoner.operating_point import OPERATING_POINT_FILE, OperatingPoint, read_operating_point
+from clinical_reasoner.runs import RunFolder
+from clinical_reasoner.serving.panel import Panel, Role
+
+
+@dataclass(frozen=True)
+class PointFile:
+    run_path: str
+    own_path: str | None
+    """`serving.operating_point`; None: that of the run."""
+    panel: Panel
+    """Of what is served."""
+
+    def read(self) -> OperatingPoint | None:
+        """None where the run has none. Raises UserError for a file that was asked for and is not there, that cannot be
+        read, or that was made for other models, prompts or labels than those that are served."""
+        if self.own_path is not None:
+            if not Path(self.own_path).is_file():
+                raise UserError(f"serving.operating_point: no file at {self.own_path!r} (looked in {Path.cwd()})")
+            place, content = self.own_path, Path(self.own_path).read_bytes()
+        else:
+            run = RunFolder(self.run_path)
+            if not run.has_file(OPERATING_POINT_FILE):
+                return None
+            place, content = run.child(OPERATING_POINT_FILE), run.read_bytes(OPERATING_POINT_FILE)
+        point = read_operating_point(content, place)
+        self._check(point, place)
+        return point
+
+    def _check(self, point: OperatingPoint, place: str) -> None:
+        task = self.panel.task
+        wanted = (
+            ("task", point.task, task.name),
+            ("labels", point.labels, task.label_names),
+            ("prompt_version", point.prompt_version, PROMPT_VERSION),
+            *self._of_role("student", point, self.panel.student),
+            *(self._of_role("teacher", point, self.panel.teacher) if point.teacher else ()),
+        )
+        for name, found, served in wanted:
+            if found != served:
+                raise UserError(
+                    f"{place}: made for {name} {found!r}, but {served!r} is served; run the job that evaluates this "
+                    "run again, or name another file (serving.operating_point)"
+                )
+
+    @staticmethod
+    def _of_role(name: str, point: OperatingPoint, role: Role) -> tuple[tuple[str, object, object], ...]:
+        tier = point.student if name == "student" else point.teacher
+        assert tier is not None
+        return ((f"{name}.model", tier.model, role.model), (f"{name}.ask", tier.ask, role.ask))
