@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 from clinical_reasoner.asks import ASK_KINDS
 from clinical_reasoner.distillation.students import Student
@@ -44,11 +45,37 @@ class Panel:
 
 
 @dataclass(frozen=True)
+class Prompt:
+    """What an engine is asked."""
+
+    messages: list[Message]
+    pattern: str | None = None
+    """Regular expression of the whole answer; None lets the model write as it will."""
+    max_tokens: int | None = None
+    """None: the model's own setting."""
+
+
+@dataclass(frozen=True)
 class Reply:
-    """What an engine returned."""
+    """What an engine returned: an answer, or a piece of one."""
 
     text: str
-    tokens: TokenLogprobs
+    tokens: TokenLogprobs = ()
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+
+
+class Engine(Protocol):
+    """A model that can be asked."""
+
+    def stream(self, prompt: Prompt, *, piecewise: bool) -> AsyncIterator[Reply]:
+        """Pieces that add up to the answer; a single one unless `piecewise`. Raises ModelUnavailableError."""
+
+    def chat(self, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """OpenAI's form, in and out: one response, or chunks with `stream`. Raises ModelUnavailableError."""
+
+    async def is_running(self) -> bool:
+        """Without waiting behind the patients."""
 
 
 @dataclass(frozen=True)
