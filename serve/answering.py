@@ -97,9 +97,7 @@ async def place(desk: Desk, *, waits: bool = False) -> AsyncIterator[None]:
 def _case(body: DiagnoseRequest, upload: Upload | None, desk: Desk) -> Case:
     if upload is None:
         return read_case(body, desk.panel.task)
-    return read_case(
-        body, desk.panel.task, picture=upload.picture, grades=upload.grades, warnings=upload.warnings
-    )
+    return read_case(body, desk.panel.task, picture=upload.picture, grades=upload.grades, warnings=upload.warnings)
 
 
 def _content(event: Answered, panel: Panel) -> dict[str, Any]:

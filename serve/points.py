@@ -29,7 +29,7 @@ class PointFile:
             place, content = self.own_path, Path(self.own_path).read_bytes()
         else:
             run = RunFolder(self.run_path)
-            if not run.has_file(OPERATING_POINT_FILE):
+            if not run.exists(OPERATING_POINT_FILE):
                 return None
             place, content = run.child(OPERATING_POINT_FILE), run.read_bytes(OPERATING_POINT_FILE)
         point = read_operating_point(content, place)

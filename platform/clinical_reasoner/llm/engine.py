@@ -93,8 +93,16 @@ def batch_engine_arguments(model: Model) -> dict[str, Any]:
     unstreamed = {"stream_interval": model.sampling.max_tokens}
     if engine.gpus or model.sampling.temperature == 0:
         return {**unstreamed, **engine_arguments(engine)}
-    whole = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, engine.max_model_len)}
-    return {**unstreamed, **whole, **engine_arguments(engine)}
+    return {**unstreamed, **_whole_prompts(engine), **engine_arguments(engine)}
+
+
+def served_engine_arguments(engine: EngineConfig) -> dict[str, Any]:
+    """As `engine_arguments`, for an engine that anybody may ask with a seed: see `batch_engine_arguments`."""
+    return {**({} if engine.gpus else _whole_prompts(engine)), **engine_arguments(engine)}
+
+
+def _whole_prompts(engine: EngineConfig) -> dict[str, Any]:
+    return {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, engine.max_model_len)}
 
 
 def worker_bundle(engine: EngineConfig) -> dict[str, float]:
