@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
+from clinical_reasoner.serving.audit import LabelProbability
 from clinical_reasoner.serving.case import Case, read_case
 from clinical_reasoner.serving.diagnosis import Conversation, diagnose
 from clinical_reasoner.serving.events import Answered, Event
@@ -21,6 +22,7 @@ from serve.problems import Refused, refuse
 LOG = logging.getLogger("ray.serve")
 CLIENT_CLOSED = 499
 """Status in the record where the client went away, as nginx has it."""
+_FAILURES = {422: "prompt_too_long", 502: "unreadable", 503: "unavailable", 504: "timeout"}
 
 
 async def answer(visit: Visit, body: DiagnoseRequest, upload: Upload | None = None) -> DiagnoseResponse:
@@ -32,14 +34,11 @@ async def answer(visit: Visit, body: DiagnoseRequest, upload: Upload | None = No
     raise AssertionError("events() ends with Answered, or raises")
 
 
-async def events(visit: Visit, body: DiagnoseRequest, upload: Upload | None = None) -> AsyncIterator[Event]:
+async def events(visit: Visit, body: DiagnoseRequest, upload: Upload | None = None) -> AsyncGenerator[Event]:
     """What happens on the way to the answer; `Answered` comes last, and only once it is recorded. Raises Refused. Every
     end is recorded, that of a request whose client went away too."""
     desk, panel = visit.desk, visit.desk.panel
-    said: dict[str, Any] = {
-        "model_asked": body.model,
-        "input_hmac": desk.recorder.fingerprint(body.model_dump_json().encode()),
-    }
+    said: dict[str, Any] = {"model_asked": body.model, "input_hmac": desk.input_hmac(body)}
     async with recorded(visit, said):
         desk.door.require_model(visit.caller, body.model)
         async with place(desk, waits=visit.form == "batch"):
@@ -55,9 +54,11 @@ async def events(visit: Visit, body: DiagnoseRequest, upload: Upload | None = No
                 async with aclosing(diagnose(body.model, talk)) as steps:
                     async for event in steps:
                         if isinstance(event, Answered):
+                            _count_unavailable(talk, desk)
                             await visit.close(200, "answered", **said, **_content(event, panel))
                         yield event
             except ModelUnavailableError as error:
+                _count_unavailable(talk, desk)
                 raise _unavailable(error, body) from error
 
 
@@ -65,15 +66,18 @@ async def events(visit: Visit, body: DiagnoseRequest, upload: Upload | None = No
 async def recorded(visit: Visit, said: dict[str, Any]) -> AsyncIterator[None]:
     """Every end but a good answer, which is recorded where its content is known, is recorded here; what is no refusal
     becomes one. `said`: further fields of the record."""
-    with visit.desk.meters.in_flight(visit.form):
+    with visit.desk.meters.working(visit.form):
         try:
             yield
         except UnrecordedError:
             raise
         except Refused as refusal:
-            failed = isinstance(refusal.__cause__, ModelUnavailableError)
-            outcome = "failed" if failed else "refused"
-            await visit.close(refusal.problem.status, outcome, **said, reason=refusal.problem.detail)
+            cause = refusal.__cause__
+            if isinstance(cause, ModelUnavailableError):
+                reason = f"{cause.role}_{_FAILURES.get(cause.status, 'failed')}"
+                await visit.refused(refusal, "failed", **said, reason=reason)
+            else:
+                await visit.refused(refusal, **said)
             raise
         except (asyncio.CancelledError, GeneratorExit):
             await asyncio.shield(visit.close(CLIENT_CLOSED, "cancelled", **said))
@@ -81,8 +85,9 @@ async def recorded(visit: Visit, said: dict[str, Any]) -> AsyncIterator[None]:
         except Exception as error:
             # Its message may hold the patient, and Ray Serve would log it: only its class goes out of here.
             LOG.error("request %s failed: %s", visit.request_id, type(error).__name__)
-            await visit.close(500, "failed", **said, reason=type(error).__name__)
-            raise refuse(500, "the request failed; the log has the kind of error") from None
+            refusal = refuse(500, "the request failed; the log has the kind of error")
+            await visit.refused(refusal, "failed", **said)
+            raise refusal from None
 
 
 @asynccontextmanager
@@ -103,22 +108,30 @@ def _case(body: DiagnoseRequest, upload: Upload | None, desk: Desk) -> Case:
 def _content(event: Answered, panel: Panel) -> dict[str, Any]:
     """Of the record: what was said, and by which version."""
     response = event.response
-    probabilities = response.probabilities
+    said = response.probabilities
     return {
         "answered_by": response.answered_by,
         "routing": event.code,
         "degraded": response.degraded,
         "refer": response.refer,
         "diagnosis": response.diagnosis,
-        "probabilities": tuple(probabilities.values()) if probabilities else None,
+        "probabilities": tuple(LabelProbability(label=name, probability=p) for name, p in said.items())
+        if said
+        else None,
         "prediction_set": response.prediction_set,
         "model": response.model,
-        "model_fingerprint": panel.role(response.answered_by).fingerprint,
+        "model_fingerprint": panel.role(response.answered_by).fingerprint or None,
         "prompt_version": response.prompt_version,
         "operating_point": response.operating_point,
         "prompt_tokens": event.prompt_tokens,
         "output_tokens": event.output_tokens,
     }
+
+
+def _count_unavailable(talk: Conversation, desk: Desk) -> None:
+    for name, attempt in talk.attempts.items():
+        if isinstance(attempt, ModelUnavailableError):
+            desk.meters.unavailable(name, attempt.status)
 
 
 def _unavailable(error: ModelUnavailableError, body: DiagnoseRequest) -> Refused:

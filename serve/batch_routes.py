@@ -13,6 +13,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from clinical_reasoner.serving.schema import DiagnoseResponse, Problem
+from clinical_reasoner.serving.uploads import UploadError
 from serve.access import Caller
 from serve.answering import answer
 from serve.bodies import read_json
@@ -21,6 +22,7 @@ from serve.diagnose_routes import validated
 from serve.ledger import Visit
 from serve.problems import Refused, problem_docs, refuse
 from serve.request_ids import request_id_of
+from serve.upload_problems import refused as upload_refused
 
 NDJSON = "application/x-ndjson"
 LINE_KIB = 64
@@ -68,10 +70,14 @@ async def _read_lines(request: Request, visit: Visit) -> list[bytes]:
             raise refuse(422, "the batch has no line; send one JSON request on each")
         if len(lines) > most:
             raise refuse(413, f"the batch has {len(lines)} patients, at most {most} are taken")
-        desk.door.charge(visit.caller, len(lines) - 1)
+        desk.door.charge(visit.caller, len(lines))
         return lines
+    except UploadError as error:
+        refusal = upload_refused(error)
+        await visit.refused(refusal)
+        raise refusal from None
     except Refused as refusal:
-        await visit.close(refusal.problem.status, "refused", reason=refusal.problem.detail)
+        await visit.refused(refusal)
         raise
 
 
@@ -108,7 +114,7 @@ async def _validated(line: bytes, visit: Visit) -> Any:
             raise refuse(413, f"the line is longer than {visit.desk.limits.max_body_mib:g} MiB")
         return validated(line, visit.desk)
     except Refused as refusal:
-        await visit.close(refusal.problem.status, "refused", reason=refusal.problem.detail)
+        await visit.refused(refusal)
         raise
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from clinical_reasoner.config.serving import ServingConfig
 from clinical_reasoner.imaging.norms import Norms
 from clinical_reasoner.llm.prompting import Exemplar
+from clinical_reasoner.serving.audit import input_hmac
 from clinical_reasoner.serving.case import example_requests
 from clinical_reasoner.serving.fhir_codes import FhirCodes
 from clinical_reasoner.serving.panel import Engine, Panel
@@ -38,6 +39,8 @@ class Desk:
     norms: Norms | None
     """Of the run, for label maps and volumes that are sent; None where the run has none."""
     cut_points: tuple[float, ...]
+    audit_key: bytes = field(repr=False)
+    """Of the hash of an input in the audit record."""
     warm: bool = False
     """Whether the engines have answered once."""
     body_model: type[DiagnoseRequest] = field(init=False)
@@ -51,3 +54,7 @@ class Desk:
     def examples(self) -> dict[str, Any]:
         """Bodies for the documentation and the page, by name."""
         return example_requests(self.body_model, self.example, self.panel.task)
+
+    def input_hmac(self, body: DiagnoseRequest, files: Iterable[bytes] = ()) -> str:
+        """Of the audit record."""
+        return input_hmac(body, self.audit_key, files)

@@ -13,14 +13,15 @@ from pydantic import ValidationError
 
 from clinical_reasoner.serving.events import Answered, Event, ProbabilitiesEvent, TextEvent, TierEvent
 from clinical_reasoner.serving.schema import DiagnoseRequest, DiagnoseResponse, field_errors
-from clinical_reasoner.serving.uploads import Upload
+from clinical_reasoner.serving.uploads import Upload, UploadError
 from serve.access import Caller
 from serve.answering import answer, events
-from serve.bodies import Parts, read_json, read_parts
+from serve.bodies import Parts, is_form, read_json, read_parts
 from serve.desk import Desk
 from serve.ledger import Visit
 from serve.problems import Refused, problem_docs, refuse
 from serve.request_ids import request_id_of
+from serve.upload_problems import refused as upload_refused
 
 SSE_MEDIA_TYPE = "text/event-stream"
 _NAMES: dict[type[Any], str] = {TierEvent: "tier", ProbabilitiesEvent: "probabilities", TextEvent: "text"}
@@ -33,7 +34,10 @@ def add_diagnose_routes(api: FastAPI, desk: Desk) -> None:
     @api.post(
         "/v1/diagnose",
         response_model=DiagnoseResponse,
-        responses={**_documented_response(), **problem_docs(400, 401, 403, 413, 415, 422, 429, 500, 502, 503, 504)},
+        responses={
+            **_documented_response(),
+            **problem_docs(400, 401, 403, 408, 413, 415, 422, 429, 500, 502, 503, 504),
+        },
         openapi_extra=_documented_request(desk),
     )
     async def diagnose_patient(
@@ -59,13 +63,19 @@ async def read_request(request: Request, visit: Visit) -> tuple[DiagnoseRequest,
     """The validated body, and what was read in the files that came with it. Raises Refused, once that is recorded."""
     desk = visit.desk
     try:
-        if _media_type(request) != "multipart/form-data":
+        if not is_form(request):
             return validated(await read_json(request, desk.limits.max_body_mib), desk), None
         async with read_parts(request, desk.limits) as parts:
+            if parts.request_json is None:
+                raise UploadError("request", "missing: the part with the request as JSON")
             body = validated(parts.request_json, desk)
             return body, await _read_files(parts, body, desk)
+    except UploadError as error:
+        refusal = upload_refused(error)
+        await visit.refused(refusal)
+        raise refusal from None
     except Refused as refusal:
-        await visit.close(refusal.problem.status, "refused", reason=refusal.problem.detail)
+        await visit.refused(refusal)
         raise
 
 
@@ -78,10 +88,10 @@ def validated(content: bytes, desk: Desk) -> DiagnoseRequest:
 
 
 async def _read_files(parts: Parts, body: DiagnoseRequest, desk: Desk) -> Upload | None:
-    if not parts.files:
+    if not parts.sent.has_files:
         return None
-    patient = body.patient.model_dump(exclude={"findings"}) if body.patient else {}
-    return await desk.scans.read(parts, patient)
+    fields = body.patient.model_dump(exclude={"findings"}, exclude_none=True) if body.patient else {}
+    return await desk.scans.read(parts.sent, fields)
 
 
 async def _sent(first: Event, steps: AsyncIterator[Event]) -> AsyncIterator[str]:
@@ -102,10 +112,6 @@ def _line(event: Event) -> str:
 
 def _event(name: str, data: dict[str, Any]) -> str:
     return f"event: {name}\ndata: {json.dumps(data)}\n\n"
-
-
-def _media_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _documented_response() -> dict[int | str, dict[str, Any]]:

@@ -1,16 +1,34 @@
-"""One request as it is recorded: who asks, in which form, since when, and how it ended. Nothing of the patient."""
+"""One request as it is recorded and counted: who asks, in which form, since when, and how it ended. No patient text."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from clinical_reasoner import __version__
-from clinical_reasoner.serving.audit import AuditError, AuditRow, Form, Outcome
+from clinical_reasoner.serving.audit import AuditError, AuditRow, Form, Outcome, audit_time
 from serve.access import Caller
 from serve.desk import Desk
 from serve.problems import Refused, refuse
+from serve.telemetry import Limit
+
+_REASONS = {
+    400: "malformed",
+    403: "model_not_allowed",
+    408: "slow_body",
+    413: "too_large",
+    415: "wrong_kind",
+    422: "invalid",
+    429: "rate",
+    500: "internal_error",
+    502: "unreadable_answer",
+    503: "no_capacity",
+    504: "timeout",
+}
+"""Of a refusal, by its status, as one word."""
+_LIMITS: dict[int, Limit] = {413: "body", 429: "rate", 503: "places"}
 
 
 class UnrecordedError(Refused):
@@ -28,9 +46,10 @@ class Visit:
     item: int | None = None
     """Place in a batch, from 0."""
     started: float = field(default_factory=time.perf_counter)
+    time: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     async def close(self, status: int, outcome: Outcome, **said: Any) -> None:
-        """Record the end, `said` being further fields of AuditRow. Returns once the record is safe; raises
+        """Record and count the end, `said` being further fields of AuditRow. Returns once the record is safe; raises
         UnrecordedError where it cannot be written."""
         seconds = time.perf_counter() - self.started
         row = AuditRow.model_validate(
@@ -38,6 +57,7 @@ class Visit:
                 "request_id": self.request_id,
                 "item": self.item,
                 "key_id": self.caller.key_id,
+                "time": audit_time(self.time),
                 "form": self.form,
                 "version": __version__,
                 "status": status,
@@ -46,9 +66,29 @@ class Visit:
                 **said,
             }
         )
-        self.desk.meters.ended(row)
+        self._count(row, seconds)
         try:
             await self.desk.recorder.record(row)
         except AuditError as error:
-            unrecorded = refuse(503, "no answer can be recorded at the moment, so none is given")
-            raise UnrecordedError(unrecorded.problem, unrecorded.retry_after_s) from error
+            raise UnrecordedError(
+                refuse(503, "no answer can be recorded at the moment, so none is given").problem, 5
+            ) from error
+
+    async def refused(self, refusal: Refused, outcome: Outcome = "refused", **said: Any) -> None:
+        """Record and count a refusal."""
+        status = refusal.problem.status
+        if outcome == "refused" and status in _LIMITS:
+            self.desk.meters.limited(_LIMITS[status])
+        await self.close(status, outcome, **{"reason": _REASONS.get(status, "refused"), **said})
+
+    def _count(self, row: AuditRow, seconds: float) -> None:
+        meters = self.desk.meters
+        answered = row.outcome == "answered"
+        meters.ended(self.form, row.status, seconds, row.answered_by if answered else None)
+        if row.answered_by is None:
+            return
+        if answered:
+            asked = row.model_asked or row.answered_by
+            meters.answered(self.form, asked, row.answered_by, degraded=bool(row.degraded), refer=bool(row.refer))
+            meters.generated(row.answered_by, "prompt", row.prompt_tokens or 0)
+            meters.generated(row.answered_by, "completion", row.output_tokens or 0)
