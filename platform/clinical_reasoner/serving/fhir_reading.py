@@ -214,8 +214,13 @@ class _Gathered:
     def _when(self, observation: Resource) -> When | None:
         content, place = observation.content, f"{observation.place}.effective"
         period = inner(content, "effectivePeriod")
-        written = content.get("effectiveDateTime") or content.get("effectiveInstant")
-        written = written or period.get("end") or period.get("start")
+        given = (
+            content.get("effectiveDateTime"),
+            content.get("effectiveInstant"),
+            period.get("end"),
+            period.get("start"),
+        )
+        written = next((one for one in given if one is not None), None)
         when = read_when(written)
         if written is not None and when is None:
             self.errors.append(FieldError(field=place, message="should be a date or dateTime from 1850 to 2200"))

@@ -25,6 +25,7 @@ more than their entries, `transaction` and `batch` ask for something to be store
 IGNORED_STATUS = ("entered-in-error", "cancelled", "registered")
 """Of Observations: wrong, not done, or not done yet."""
 _STATUS = ("registered", "preliminary", "final", "amended", "corrected", "cancelled", "entered-in-error", "unknown")
+_GENDERS = ("female", "male", "other", "unknown")
 _OBJECTS = (
     "code",
     "dataAbsentReason",
@@ -87,7 +88,9 @@ def resources_of(bundle: Mapping[str, Any]) -> Resources:
     for number, entry in enumerate(entries):
         resource = _resource(number, entry)
         kind = resource.content.get("resourceType")
-        if kind not in ("Patient", "Observation"):
+        if not isinstance(kind, str) or not _ELEMENT.fullmatch(kind):
+            errors.append(FieldError(field=f"{resource.place}.resourceType", message="should be the name of a type"))
+        elif kind not in ("Patient", "Observation"):
             unread.append(number)
         elif kind == "Observation" and resource.content.get("status") in IGNORED_STATUS:
             ignored.append(number)
@@ -112,6 +115,8 @@ def _entries(bundle: Mapping[str, Any]) -> list[Element]:
         errors.append(FieldError(field="Bundle.resourceType", message="should be Bundle"))
     if bundle.get("type") not in TYPES:
         errors.append(FieldError(field="Bundle.type", message=f"should be one of {', '.join(TYPES)}"))
+    if not isinstance(bundle.get("timestamp"), str | None):
+        errors.append(FieldError(field="Bundle.timestamp", message="should be an instant"))
     if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
         errors.append(FieldError(field="Bundle.entry", message="should be a list of objects"))
     elif len(entries) > MOST_ENTRIES:
@@ -154,6 +159,8 @@ def _faults(kind: str, resource: Resource) -> Iterator[FieldError]:
     read = {name: value for name, value in content.items() if name not in ("contained", "text", "meta")}
     yield from _invalid(Patient if kind == "Patient" else Observation, read, place)
     yield from _no_objects(content, place)
+    if kind == "Patient" and content.get("gender") not in (None, *_GENDERS):
+        yield FieldError(field=f"{place}.gender", message=f"should be one of {', '.join(_GENDERS)}")
     if kind == "Observation":
         yield from _observation_faults(content, place)
 
