@@ -18,6 +18,10 @@ QUIET = {
     # Prompts are patients: Ray's default writes them to the log.
     "RAYLLM_ENABLE_REQUEST_PROMPT_LOGS": "0",
     "VLLM_LOGGING_LEVEL": "WARNING",
+    # A client's request id or method may hold a patient's name, and Ray's default writes both to the log.
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "clinical_reasoner.serving.proxy_guard:middlewares",
+    # HAProxy, where Ray Serve is told to use it, sends every path and query to a syslog; this port discards them.
+    "RAY_SERVE_HAPROXY_LOG_TARGET": "127.0.0.1:9",
     "TOKENIZERS_PARALLELISM": "false",
 }
 
