@@ -19,9 +19,8 @@ from serve.answering import answer
 from serve.bodies import read_json
 from serve.desk import Desk
 from serve.diagnose_routes import validated
-from serve.ledger import Visit
+from serve.ledger import Visit, request_id_of
 from serve.problems import Refused, problem_docs, refuse
-from serve.request_ids import request_id_of
 from serve.upload_problems import refused as upload_refused
 
 NDJSON = "application/x-ndjson"

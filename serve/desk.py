@@ -36,8 +36,8 @@ class Desk:
     meters: Meters
     scans: ScanRoom
     codes: FhirCodes
-    norms: Norms | None
-    """Of the run, for label maps and volumes that are sent; None where the run has none."""
+    norms: Norms
+    """Of the run, for volumes that are sent; empty where the run has none."""
     cut_points: tuple[float, ...]
     audit_key: bytes = field(repr=False)
     """Of the hash of an input in the audit record."""

@@ -18,9 +18,8 @@ from serve.access import Caller
 from serve.answering import answer, events
 from serve.bodies import Parts, is_form, read_json, read_parts
 from serve.desk import Desk
-from serve.ledger import Visit
+from serve.ledger import Visit, request_id_of
 from serve.problems import Refused, problem_docs, refuse
-from serve.request_ids import request_id_of
 from serve.upload_problems import refused as upload_refused
 
 SSE_MEDIA_TYPE = "text/event-stream"
