@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ NAN = float("nan")
 LABELS = ("AD", "MCI", "NC")
 
 
-def answers(predicted: list[int], probabilities: list[list[float] | None]) -> TierAnswers:
+def answers(predicted: list[int], probabilities: Sequence[list[float] | None]) -> TierAnswers:
     table = [[NAN] * 3 if one is None else one for one in probabilities]
     return TierAnswers(np.array(predicted), np.array(table, dtype=np.float64))
 
@@ -24,7 +26,7 @@ STUDENT = answers(
     [[0.9, 0.05, 0.05], [0.8, 0.1, 0.1], [0.3, 0.4, 0.3], [0.98, 0.01, 0.01], None],
 )
 """Sure, on the threshold, unsure, unread, without probabilities."""
-TEACHER = answers([1, 1, 2, 0, 3], [[0.1, 0.8, 0.1]] * 2 + [[0.3, 0.3, 0.4], None, None])
+TEACHER = answers([1, 1, 2, 0, 3], [[0.1, 0.8, 0.1], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4], None, None])
 
 
 def test_confidence_is_the_largest_calibrated_probability_and_none_without_an_answer() -> None:

@@ -17,7 +17,7 @@ from clinical_reasoner.evaluation.cascade_summary import NOT_ASKED, CascadeSumma
 from clinical_reasoner.evaluation.metrics import Estimate, ModelMetrics
 from clinical_reasoner.evaluation.operating_stage import OPERATING_STAGE, make_operating_point
 from clinical_reasoner.evaluation.report import ReportInput, metrics_json, render_report
-from clinical_reasoner.operating_point import OPERATING_POINT_FILE, OperatingPoint, read_operating_point
+from clinical_reasoner.operating_point import ALWAYS_TEACHER, OPERATING_POINT_FILE, OperatingPoint, read_operating_point
 from clinical_reasoner.records import RATIONALES, Ask, RationaleRow, Split, to_table
 from clinical_reasoner.runs import RunError, RunFolder
 from clinical_reasoner.stages import Rows, Stage, run_stage
@@ -288,6 +288,8 @@ def test_page_and_json_have_the_cascade(tmp_path: Path, task: DiagnosisTask, spl
     assert ("Macro-F1, cascade minus teacher" in page) == ("test" in splits)
     assert (NOT_ASKED in page) == ("test" not in splits)
     assert page.count("Risk and coverage of the student") == 1
+    never = render_report(report_of(summary.model_copy(update={"threshold": ALWAYS_TEACHER})))
+    assert "never sure" in never and "1.010" not in never and "never sure" not in page
     read = json.loads(json.dumps(metrics_json(report_of(summary)), allow_nan=False))
     assert read["cascade"] == summary.model_dump(mode="json") and read["no_cascade"] == ""
 
