@@ -3,7 +3,9 @@
 Everything is fitted on the visits that are handed in, those of the validation split. Temperature and quantile of a
 model come from the same visits: split conformal prediction asks for scores that were fitted elsewhere, but a
 temperature is one number for all visits, and moves the coverage by less than the visits that a split would cost. The
-coverage is that over all visits of a model, not over those that the cascade leaves to it.
+coverage is that over all visits of a model, not over those that the cascade leaves to it. Where the student's epoch was
+chosen on these visits too, it looks a little better on them than on others. All choices are by the point estimate: with
+few visits the report's test split may show another side of them.
 """
 
 from __future__ import annotations
