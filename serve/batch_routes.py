@@ -8,12 +8,12 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
+from clinical_reasoner.serving.uploads import UploadError
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from clinical_reasoner.serving.schema import DiagnoseResponse, Problem
-from clinical_reasoner.serving.uploads import UploadError
 from serve.access import Caller
 from serve.answering import answer
 from serve.bodies import read_json

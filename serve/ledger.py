@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from clinical_reasoner.serving.audit import AuditError, AuditRow, Form, Outcome, audit_time
 from fastapi import Request
 
 from clinical_reasoner import __version__
-from clinical_reasoner.serving.audit import AuditError, AuditRow, Form, Outcome, audit_time
 from clinical_reasoner.serving.proxy_guard import REQUEST_ID_HEADER, safe_request_id
 from serve.access import Caller
 from serve.desk import Desk

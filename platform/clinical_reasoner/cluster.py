@@ -70,3 +70,8 @@ def quiet_console() -> Iterator[None]:
 def local_or_name(model: str) -> str:
     """A model folder as an absolute path, so that workers with another working folder find it; a hub name as it is."""
     return str(Path(model).resolve()) if Path(model).is_dir() else model
+
+
+def short_name(model: str) -> str:
+    """What answers and operating points call a model: a folder by its last name, a hub name as it is."""
+    return Path(model).name if Path(model).is_dir() else model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from clinical_reasoner.cluster import short_name
 from clinical_reasoner.config.cohort import SyntheticCohort
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.distillation.students import Student, served_student
@@ -61,7 +62,7 @@ def _fit(config: PipelineConfig, run: RunFolder, student: Student) -> Rows:
         prompt_version=PROMPT_VERSION,
         student=student.arm_name,
         student_ask=student.arm.answers,
-        teacher=config.teacher.model,
+        teacher=short_name(config.teacher.model),
         teacher_ask=config.serving.teacher_ask,
     )
     note = SYNTHETIC_NOTE if isinstance(config.cohort, SyntheticCohort) else ""
