@@ -1,6 +1,6 @@
 """A benchmark: this project's path against a plain one, in one run. The last line is JSON with the ratio.
 
-    python jobs/run_benchmark.py checks|generation|growth|ingest|serving|training [--config FILE] [key=value ...] [--dry-run]
+    python jobs/run_benchmark.py NAME [--config FILE] [key=value ...] [--dry-run]
     ray job submit --working-dir . --runtime-env configs/runtime-env.yaml -- \\
         python jobs/run_benchmark.py generation
 

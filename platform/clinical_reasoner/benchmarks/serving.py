@@ -1,7 +1,7 @@
 """The endpoint against vLLM's own server: same model, same prompts, same machine, both up and asked in turns.
 
-Time over vLLM's for one client (p50) and requests per second of many clients. Both are asked for the same answer: greedy,
-as long, with the candidates of each token. The student's engine runs idle beside the teacher's.
+Time over vLLM's for one client (p50), and requests per second of many clients. Both are asked for the same answer:
+greedy, as long, with the candidates of each token. The student's engine runs idle beside the teacher's.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ def test_stage_writes_the_point_of_both_models_and_is_skipped_after(tmp_path: Pa
         "diagnose",
         PEOPLE,
     )
-    assert (point.teacher.model, point.teacher.ask, point.labels) == (config().teacher.model, "diagnose", LABELS)
+    assert (point.teacher.model, point.teacher.ask, point.labels) == ("teacher", "diagnose", LABELS)
     assert 0 < point.threshold < 1 and "synthetic" in point.note
     assert make_operating_point(config(), run) == manifest
     for changed in (
