@@ -174,6 +174,8 @@ def open_audit_log(config: AuditConfig, run_path: str) -> AuditLog:
 
 
 def _reason(error: Exception) -> str:
-    """Kind of an error, and its text where the system wrote that; other texts could hold more."""
-    text = getattr(error, "strerror", None)
+    """Kind of an error, and what the system or S3 says to it: places, and nothing of any record."""
+    text = getattr(error, "strerror", None) or (
+        str(error).partition("\n")[0][:300] if isinstance(error, OSError) else ""
+    )
     return f"{type(error).__name__} ({text})" if text else type(error).__name__
