@@ -23,6 +23,7 @@ from clinical_reasoner.config.pipeline import CohortRunConfig, PipelineConfig
 from clinical_reasoner.config.reference import ReferenceConfig, VisionReferenceConfig
 from clinical_reasoner.imaging.phantom_volumes import PhantomParameters
 from clinical_reasoner.reference.writer import Wording
+from clinical_reasoner.serving.fhir_codes import FhirCodes
 from clinical_reasoner.task import DiagnosisTask
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +51,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "configs/cohort/nacc.yaml": CohortRunConfig,
     "configs/cohort/oasis?.yaml": CohortRunConfig,
     "configs/cohort/synthseg.yaml": CohortRunConfig,
+    "configs/serving/fhir_codes.yaml": FhirCodes,
     "configs/reference/teacher.yaml": ReferenceConfig,
     "configs/reference/student.yaml": ReferenceConfig,
     "configs/reference/vlm.yaml": VisionReferenceConfig,

@@ -1,0 +1,159 @@
+"""`POST /fhir/$diagnose` and `GET /fhir/metadata`: FHIR R4 in and out, refusals as OperationOutcome."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+
+from clinical_reasoner.serving.fhir_capability import FHIR_MEDIA_TYPE, capabilities
+from clinical_reasoner.serving.fhir_json import BundleError, parse_json
+from clinical_reasoner.serving.fhir_outcome import outcome
+from clinical_reasoner.serving.fhir_reading import BundleReading, read_bundle
+from clinical_reasoner.serving.fhir_resources import MOST_ENTRIES, TYPES
+from clinical_reasoner.serving.fhir_writing import write_report
+from clinical_reasoner.serving.schema import DiagnoseRequest, ModelChoice, Problem, field_errors, problem
+from clinical_reasoner.serving.uploads import UploadError
+from serve.access import Caller
+from serve.answering import answer
+from serve.bodies import read_json
+from serve.desk import Desk
+from serve.ledger import Visit
+from serve.problems import Refused, refuse
+from serve.request_ids import request_id_of
+from serve.upload_problems import refused as upload_refused
+
+LOG = logging.getLogger("ray.serve")
+MEDIA_TYPES = (FHIR_MEDIA_TYPE, "application/json")
+EXAMPLE_FILE = "fhir_example.json"
+"""Beside the file of codes; without it the documentation has no example."""
+
+
+class FhirResponse(JSONResponse):
+    media_type = FHIR_MEDIA_TYPE
+
+
+class _FhirRoute(APIRoute):
+    """Refusals of the route and of its dependencies in FHIR's form. The message of any other error may hold the
+    patient, and Ray Serve would log it: only its class goes out of here."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handled(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except Refused as refusal:
+                return _refusal(refusal.problem, refusal.headers)
+            except RequestValidationError as error:
+                return _refusal(problem(422, "the request cannot be used", field_errors(error.errors())))
+            except Exception as error:
+                LOG.error("request %s failed: %s", request_id_of(request), type(error).__name__)
+                return _refusal(problem(500, "the request failed; the log has the kind of error"))
+
+        return handled
+
+
+def add_fhir_routes(api: FastAPI, desk: Desk) -> None:
+    router = APIRouter(route_class=_FhirRoute, default_response_class=FhirResponse)
+    started = datetime.now(UTC)
+
+    @router.post("/fhir/$diagnose", responses=_documented(), openapi_extra=_documented_request(desk))
+    async def diagnose_bundle(
+        request: Request,
+        caller: Annotated[Caller, Depends(desk.door.enter)],
+        model: Annotated[ModelChoice, Query(description="Who answers, as in `/v1/diagnose`.")] = "auto",
+    ) -> Response:
+        """A Bundle with one Patient and its Observations in, a Bundle with a DiagnosticReport out."""
+        visit = Visit(desk, caller, request_id_of(request), "fhir")
+        reading, body = await _read(request, visit, model)
+        response = await answer(visit, body)
+        now = datetime.now(UTC)
+        return FhirResponse(await asyncio.to_thread(write_report, response, reading, desk.codes, desk.panel.task, now))
+
+    @router.get("/fhir/metadata", responses={200: _content("CapabilityStatement", "What is offered.")})
+    async def fhir_metadata() -> Response:
+        """CapabilityStatement."""
+        return FhirResponse(capabilities(started))
+
+    api.include_router(router)
+
+
+async def _read(request: Request, visit: Visit, model: ModelChoice) -> tuple[BundleReading, DiagnoseRequest]:
+    """Raises Refused, once that is recorded."""
+    desk = visit.desk
+    try:
+        _check_media_type(request)
+        content = await read_json(request, desk.limits.max_body_mib)
+        # Hundreds of Observations take a fraction of a second, which other requests need not wait for.
+        return await asyncio.to_thread(_understood, content, desk, model)
+    except BundleError as error:
+        refusal = Refused(error.problem)
+    except UploadError as error:
+        refusal = upload_refused(error)
+    except Refused as error:
+        refusal = error
+    await visit.refused(refusal)
+    raise refusal
+
+
+def _understood(content: bytes, desk: Desk, model: ModelChoice) -> tuple[BundleReading, DiagnoseRequest]:
+    reading = read_bundle(parse_json(content), desk.panel.task, desk.codes, desk.norms, desk.cut_points)
+    return reading, reading.request(desk.body_model, model)
+
+
+def _check_media_type(request: Request) -> None:
+    kind, _, options = request.headers.get("content-type", "").lower().partition(";")
+    charset = options.replace(" ", "").replace('"', "").removeprefix("charset=")
+    if kind.strip() not in MEDIA_TYPES or (options.strip().startswith("charset") and charset != "utf-8"):
+        raise refuse(415, f"send JSON in UTF-8, with content-type: {' or '.join(MEDIA_TYPES)}")
+
+
+def _refusal(content: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    return FhirResponse(outcome(content), content.status, dict(headers or {}))
+
+
+def _documented() -> dict[int | str, dict[str, Any]]:
+    statuses = (400, 401, 403, 408, 413, 415, 422, 429, 500, 502, 503, 504)
+    text = "Bundle of DiagnosticReport, Observations, Device, Provenance and an OperationOutcome with warnings."
+    refusals: dict[int | str, dict[str, Any]] = {
+        status: _content("OperationOutcome", "Refused.") for status in statuses
+    }
+    return {200: _content("Bundle", text), **refusals}
+
+
+def _content(resource: str, description: str) -> dict[str, Any]:
+    schema = {
+        "type": "object",
+        "required": ["resourceType"],
+        "properties": {"resourceType": {"type": "string", "enum": [resource]}},
+    }
+    return {"description": description, "content": {FHIR_MEDIA_TYPE: {"schema": schema}}}
+
+
+def _documented_request(desk: Desk) -> dict[str, Any]:
+    resource = {"type": "object", "required": ["resourceType"], "properties": {"resourceType": {"type": "string"}}}
+    entry = {"type": "object", "required": ["resource"], "properties": {"resource": resource}}
+    schema = {
+        "type": "object",
+        "required": ["resourceType", "type", "entry"],
+        "properties": {
+            "resourceType": {"type": "string", "enum": ["Bundle"]},
+            "type": {"type": "string", "enum": list(TYPES)},
+            "timestamp": {"type": "string", "format": "date-time"},
+            "entry": {"type": "array", "items": entry, "minItems": 1, "maxItems": MOST_ENTRIES},
+        },
+    }
+    file = Path(desk.limits.fhir_codes).with_name(EXAMPLE_FILE)
+    example = {"example": json.loads(file.read_text(encoding="utf-8"))} if file.is_file() else {}
+    content = {kind: {"schema": schema, **example} for kind in MEDIA_TYPES}
+    return {"requestBody": {"required": True, "content": content}}
