@@ -142,7 +142,7 @@ async def _read(request: Request, visit: Visit) -> ChatRequest:
             raise _invalid([FieldError(field=error.param, message=error.message)]) from error
         return body
     except Refused as refusal:
-        await visit.close(refusal.problem.status, "refused", reason=refusal.problem.detail)
+        await visit.refused(refusal)
         raise
 
 
@@ -174,9 +174,9 @@ async def _generate(visit: Visit, body: ChatRequest) -> AsyncGenerator[dict[str,
     desk, role = visit.desk, visit.desk.panel.role(body.model)
     said = {
         "model_asked": body.model,
-        "input_hmac": desk.recorder.fingerprint(body.model_dump_json().encode()),
+        "input_hmac": desk.input_hmac(body),
         "model": role.model,
-        "model_fingerprint": role.fingerprint,
+        "model_fingerprint": role.fingerprint or None,
     }
     deadline = asyncio.get_running_loop().time() + desk.limits.request_timeout_s
     usage: dict[str, Any] = {}
@@ -191,15 +191,16 @@ async def _generate(visit: Visit, body: ChatRequest) -> AsyncGenerator[dict[str,
                     usage = piece.get("usage") or usage
                     yield piece
         except ModelUnavailableError as error:
-            raise _unavailable(error, body) from error
-        except TimeoutError as error:
-            failure = ModelUnavailableError(body.model, 504, f"no answer within {desk.limits.request_timeout_s:g} s")
-            raise _unavailable(failure, body) from error
+            raise _unavailable(error, visit, body) from error
+        except TimeoutError:
+            late = ModelUnavailableError(body.model, 504, f"no answer within {desk.limits.request_timeout_s:g} s")
+            raise _unavailable(late, visit, body) from late
         tokens = {"prompt_tokens": usage.get("prompt_tokens"), "output_tokens": usage.get("completion_tokens")}
         await visit.close(200, "answered", **said, answered_by=body.model, routing="asked_for", **tokens)
 
 
-def _unavailable(error: ModelUnavailableError, body: ChatRequest) -> Refused:
+def _unavailable(error: ModelUnavailableError, visit: Visit, body: ChatRequest) -> Refused:
+    visit.desk.meters.unavailable(error.role, error.status)
     reason = error.reason
     if error.status == 422:
         also = ", or response_format is of a kind that the engine does not know" if body.response_format else ""
