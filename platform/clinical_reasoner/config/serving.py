@@ -34,8 +34,7 @@ class TlsConfig(StrictConfig):
 
     certificate: str
     key: str
-    authorities: str | None = None
-    """Certificate authorities whose clients are let in; None asks for no client certificate."""
+    """Without a password."""
 
 
 class UploadsConfig(StrictConfig):
