@@ -8,7 +8,6 @@ from typing import Any
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import JSONResponse, Response
 
-from clinical_reasoner.serving.diagnosis import example_requests
 from serve.desk import Desk
 from serve.page_form import page_form
 
@@ -28,12 +27,9 @@ HEADERS = {
 
 
 def add_page_routes(api: FastAPI, desk: Desk) -> None:
-    """`GET /`, `GET /page/{file}` and `GET /v1/form`, in no OpenAPI document; none of them where `limits.page` is off."""
-    if not desk.limits.page:
-        return
+    """`GET /`, `GET /page/{file}` and `GET /v1/form`, in no OpenAPI document and open to everybody: no patient is there."""
     files = {file.name: file.read_bytes() for file in sorted(FOLDER.iterdir()) if file.suffix in TYPES}
-    examples = example_requests(desk.body_model, desk.example, desk.panel.task)
-    content = page_form(desk.panel.task, desk.body_model, desk.limits, examples)
+    content = page_form(desk.panel.task, desk.body_model, desk.limits, desk.examples())
 
     @api.get("/", include_in_schema=False)
     async def index() -> Response:

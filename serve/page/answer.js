@@ -1,6 +1,7 @@
 /** The answer's side of the page: what the stream says, and the whole answer at its end. */
 
 import { byId, make, percent } from "./dom.js";
+import { addBanner, addBanners, hideProblem, noteProblem } from "./notices.js";
 import { hideClaims, showClaims } from "./rationale.js";
 
 let form;
@@ -19,7 +20,6 @@ export function showWaiting() {
   hideProblem();
   byId("empty").hidden = true;
   byId("result").hidden = false;
-  byId("banners").replaceChildren();
   byId("facts-card").hidden = true;
   showTier({ tier: "waiting", why: "for the endpoint" });
 }
@@ -67,50 +67,28 @@ export function showAnswer(answer, seconds) {
   endWriting();
   if (answer.rationale) showClaims(answer.rationale, answer.claims, words);
   else byId("rationale").textContent = "This model answers without a rationale.";
-  showBanners(answer);
+  addBanners(answer);
   showFacts(answer, seconds);
   say(`Answer: ${answer.diagnosis_text}. ${byId("confidence").textContent}.`);
 }
 
 export function showProblem(failure, homeless) {
-  const parts = [make("strong", { text: failure.title }), make("p", { text: failure.detail })];
-  if (homeless.length) {
-    parts.push(make("ul", {}, ...homeless.map((one) => make("li", { text: `${one.field}: ${one.message}` }))));
-  }
-  if (failure.retryAfter) parts.push(make("p", { text: `Try again in ${failure.retryAfter} s.` }));
-  if (failure.requestId) parts.push(make("p", { class: "hint", text: `Request ${failure.requestId}` }));
-  byId("problem").replaceChildren(...parts);
-  byId("problem").hidden = false;
+  noteProblem(failure, homeless);
   endWriting();
   byId("result").hidden = !byId("rationale").textContent; // What was written before stays readable.
-  if (!byId("result").hidden) bannerOf("warn", "Not complete", "The answer broke off: do not rely on it.");
+  if (!byId("result").hidden) addBanner("warn", "Not complete", "The answer broke off: do not rely on it.");
   byId("empty").hidden = !byId("result").hidden;
-}
-
-export function hideProblem() {
-  byId("problem").hidden = true;
 }
 
 export function showStopped() {
   endWriting();
-  bannerOf("warn", "Stopped", "The answer is not complete: do not rely on it.");
+  addBanner("warn", "Stopped", "The answer is not complete: do not rely on it.");
   say("Stopped.");
 }
 
 function endWriting() {
   byId("rationale").className = "rationale";
   byId("rationale").removeAttribute("aria-busy");
-}
-
-function showBanners(answer) {
-  byId("banners").replaceChildren();
-  if (answer.refer) bannerOf("alert", "Refer to a clinician", "The models are unsure about this patient.");
-  if (answer.degraded) bannerOf("warn", "Degraded answer", "The teacher was not available; this is the answer of an unsure student.");
-  for (const warning of answer.warnings) bannerOf("warn", "Note", warning);
-}
-
-function bannerOf(kind, title, text) {
-  byId("banners").append(make("div", { class: `banner ${kind}` }, make("strong", { text: title }), make("p", { text })));
 }
 
 function showBars(probabilities, set) {

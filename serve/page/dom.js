@@ -11,7 +11,7 @@ export function make(tag, options = {}, ...children) {
       element.setAttribute(name, value === true ? "" : value);
     }
   }
-  element.append(...children);
+  element.append(...children.filter((child) => child !== false)); // As a condition gives it.
   return element;
 }
 

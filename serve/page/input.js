@@ -3,7 +3,7 @@
 import { byId, make } from "./dom.js";
 import { clearErrors, showErrors } from "./errors.js";
 import { buildPatient, readPatient, writePatient } from "./patient.js";
-import { buildUploads, clearUploads } from "./scans.js";
+import { buildUploads, clearUploads, hasLabelMap, preview } from "./scans.js";
 
 const KINDS = ["patient", "description"];
 
@@ -24,9 +24,9 @@ export function buildInput(form) {
 
 export const kindOf = () => kindRadios().find((radio) => radio.checked).value;
 
-/** `patient` or `description` of a request. */
-export function readInput() {
-  return kindOf() === "patient" ? { patient: readPatient() } : { description: byId("description").value };
+/** `patient` or `description` of a request. `graded`: a label map goes with it, which gives the findings marked so. */
+export function readInput(graded) {
+  return kindOf() === "patient" ? { patient: readPatient(graded) } : { description: byId("description").value };
 }
 
 const kindRadios = () => [...document.querySelectorAll("input[name=kind]")];
@@ -46,6 +46,7 @@ function fill(body) {
   const model = [...document.querySelectorAll("input[name=model]")].find((radio) => radio.value === body.model);
   if (model) model.checked = true;
   if (!body.patient || !("description" in body)) showKind(body.patient ? "patient" : "description");
+  if (hasLabelMap()) preview(); // Its findings went with the patient before.
   if (unknown.length) {
     showErrors([{ field: "load", message: `Left out, as this form has no place for it: ${unknown.join(", ")}` }]);
   }

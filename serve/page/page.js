@@ -1,11 +1,12 @@
 /** The page: builds itself from the endpoint's form, sends one request at a time and shows its answer. */
 
-import { addText, buildAnswer, hideProblem, showAnswer, showProbabilities, showProblem, showStopped, showTier, showWaiting } from "./answer.js";
+import { addText, buildAnswer, showAnswer, showProbabilities, showProblem, showStopped, showTier, showWaiting } from "./answer.js";
 import { byId, make } from "./dom.js";
 import { failureOf, Failure, fetchEvents, fetchJson, keepKey, readKey } from "./endpoint.js";
 import { clearErrors, focusFirstError, showErrors } from "./errors.js";
 import { kindOf, buildInput, readInput } from "./input.js";
-import { addFiles } from "./scans.js";
+import { markFindings } from "./patient.js";
+import { addFiles, hasLabelMap } from "./scans.js";
 
 const SHOW = { tier: showTier, probabilities: showProbabilities, text: addText };
 
@@ -48,6 +49,7 @@ async function diagnose() {
   try {
     answer = await readAnswer(fetchEvents("v1/diagnose?stream=true", { ...message(), signal: running.signal }));
     showAnswer(answer, (performance.now() - began) / 1000);
+    if (Object.keys(answer.findings).length) markFindings(answer.findings);
   } catch (error) {
     fail(error);
   } finally {
@@ -66,7 +68,7 @@ async function readAnswer(events) {
 }
 
 function message() {
-  const request = { ...readInput(), model: document.querySelector("input[name=model]:checked").value };
+  const request = { ...readInput(hasLabelMap()), model: document.querySelector("input[name=model]:checked").value };
   const body = new FormData();
   body.append("request", JSON.stringify(request));
   if (addFiles(body)) return { method: "POST", body };
@@ -87,9 +89,12 @@ function fail(error) {
 }
 
 function setBusy(busy) {
+  const [shown, other] = busy ? [byId("stop"), byId("send")] : [byId("send"), byId("stop")];
+  const focused = document.activeElement === other;
   byId("send").disabled = busy;
-  byId("send").textContent = busy ? "Answering …" : "Diagnose";
-  byId("stop").hidden = !busy;
+  shown.hidden = false;
+  other.hidden = true;
+  if (focused) shown.focus();
 }
 
 const asText = () => JSON.stringify(answer, null, 2);
@@ -117,6 +122,5 @@ function modelOf(name, place) {
 start().catch((error) => {
   byId("startup").textContent = `The page could not be built: ${error.message} Load it again.`;
   byId("startup").hidden = false;
-  hideProblem();
   if (!(error instanceof Failure)) throw error;
 });

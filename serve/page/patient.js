@@ -13,8 +13,9 @@ export function buildPatient(form) {
   byId("findings").addEventListener("change", (event) => unmark(event.target.closest(".finding")));
 }
 
-/** The patient as it stands there; numbers that are none go out as text, for the endpoint to refuse. */
-export function readPatient() {
+/** The patient as it stands there; numbers that are none go out as text, for the endpoint to refuse. `graded`: without
+ * the findings of a label map, which the endpoint grades again from the map that goes with the request. */
+export function readPatient(graded) {
   const patient = {};
   for (const field of task.fields) {
     const text = byId(`field-${field.name}`).value.trim();
@@ -25,7 +26,7 @@ export function readPatient() {
   const findings = {};
   for (const finding of task.findings) {
     const chosen = document.querySelector(`input[name="finding-${finding.name}"]:checked`).value;
-    if (chosen) findings[finding.name] = chosen;
+    if (chosen && !(graded && isMeasured(finding.name))) findings[finding.name] = chosen;
   }
   return { ...patient, findings };
 }
@@ -47,12 +48,18 @@ export function writePatient(patient) {
   return [...unknown, ...Object.keys(findings ?? {}).filter((name) => !known.has(name)).map((name) => `findings.${name}`)];
 }
 
-/** Grades that a label map gave, marked as such; those of an earlier one go. */
+/** Grades that a label map gave, marked as such; those of an earlier one go, and what a person entered stands.
+ * Returns how many were filled in. */
 export function markFindings(grades) {
   for (const row of document.querySelectorAll(".finding.measured")) setFinding(row.dataset.finding, "");
+  let filled = 0;
   for (const [name, grade] of Object.entries(grades)) {
-    if (setFinding(name, grade)) rowOf(name).classList.add("measured");
+    const entered = document.querySelector(`input[name="finding-${CSS.escape(name)}"]:checked`)?.value;
+    if (entered || !setFinding(name, grade)) continue;
+    rowOf(name).classList.add("measured");
+    filled += 1;
   }
+  return filled;
 }
 
 function setFinding(name, grade) {
@@ -65,6 +72,7 @@ function setFinding(name, grade) {
 }
 
 const rowOf = (name) => document.querySelector(`.finding[data-finding="${CSS.escape(name)}"]`);
+const isMeasured = (name) => rowOf(name).classList.contains("measured");
 const unmark = (row) => row?.classList.remove("measured");
 
 function asNumber(text) {

@@ -2,7 +2,8 @@
 
 import { byId, make, readable } from "./dom.js";
 
-const VERDICTS = { contradicted: ["Contradicted", "✕"], not_in_evidence: ["Not in evidence", "?"], supported: ["Supported", "✓"] };
+const VERDICTS = { supported: ["supported", "✓"], contradicted: ["contradicted", "✕"], not_in_evidence: ["not in evidence", "?"] };
+const ORDER = ["contradicted", "not_in_evidence", "supported"];
 
 /** `claims`: [{name, value, verdict, start, end}], places in characters of `text`; `labels`: name -> words. */
 export function showClaims(text, claims, labels) {
@@ -16,8 +17,7 @@ export function showClaims(text, claims, labels) {
   }
   byId("rationale").replaceChildren(...parts, letters.slice(done).join(""));
   showLegend(claims);
-  const order = Object.keys(VERDICTS);
-  const sorted = [...claims].sort((one, other) => order.indexOf(one.verdict) - order.indexOf(other.verdict));
+  const sorted = [...claims].sort((one, other) => ORDER.indexOf(one.verdict) - ORDER.indexOf(other.verdict));
   byId("claims").replaceChildren(...sorted.map((claim) => rowOf(claim, labels)));
   byId("claims-card").hidden = !claims.length;
 }
@@ -33,14 +33,14 @@ function markOf(claim, letters) {
     "mark",
     { class: claim.verdict, title: words },
     letters.slice(claim.start, claim.end).join(""),
-    make("span", { class: "unseen", text: ` (${words.toLowerCase()})` }),
+    make("span", { class: "unseen", text: ` (${words})` }),
   );
 }
 
 function showLegend(claims) {
-  const counted = Object.entries(VERDICTS).reverse().map(([verdict, [words]]) => {
+  const counted = Object.entries(VERDICTS).map(([verdict, [words]]) => {
     const count = claims.filter((claim) => claim.verdict === verdict).length;
-    return make("li", {}, make("mark", { class: verdict, text: words.toLowerCase() }), ` ${count}`);
+    return make("li", {}, make("mark", { class: verdict, text: words }), ` ${count}`);
   });
   byId("legend").replaceChildren(...counted);
   byId("legend").hidden = false;
@@ -53,6 +53,6 @@ function rowOf(claim, labels) {
     { class: claim.verdict },
     make("span", { class: "sign", "aria-hidden": "true", text: sign }),
     make("span", { class: "claim" }, labels[claim.name] ?? readable(claim.name), ": ", make("b", { text: claim.value })),
-    make("span", { class: "verdict", text: words.toLowerCase() }),
+    make("span", { class: "verdict", text: words }),
   );
 }

@@ -3,7 +3,7 @@
 import { byId, make } from "./dom.js";
 import { fetchJson, Failure } from "./endpoint.js";
 import { clearErrors, showErrors } from "./errors.js";
-import { markFindings } from "./patient.js";
+import { markFindings, readPatient } from "./patient.js";
 
 const FILES = [
   { name: "scan", label: "T1-weighted scan", hint: "NIfTI", accept: ".nii,.nii.gz,.gz" },
@@ -19,11 +19,13 @@ let running = null;
 export function buildUploads(form) {
   limits = form;
   const segmenter = make("input", { id: "upload-segmenter", type: "text", placeholder: "e.g. freesurfer-7.4", spellcheck: "false" });
-  const label = make("label", { class: "label", for: "upload-segmenter", text: "Made the label map" });
+  const label = make("label", { class: "label", for: "upload-segmenter", text: "Segmenter" });
+  label.append(make("small", { text: " software that made the label map" }));
   const rows = FILES.map(rowOf);
   rows.splice(2, 0, make("div", { "data-field": "segmenter", id: "segmenter-row", hidden: true }, label, segmenter));
   byId("uploads").replaceChildren(...rows);
   segmenter.addEventListener("change", preview);
+  byId("fields").addEventListener("change", () => hasLabelMap() && preview()); // Norms are those of an age and a sex.
   for (const { name } of FILES) {
     byId(`upload-${name}`).addEventListener("change", preview);
     byId(`remove-${name}`).addEventListener("click", () => {
@@ -39,7 +41,7 @@ export function addFiles(body) {
   const chosen = FILES.flatMap(({ name }) => filesOf(name).map((file) => [name, file]));
   for (const [name, file] of chosen) body.append(name, file);
   const segmenter = byId("upload-segmenter").value.trim();
-  if (filesOf("segmentation").length && segmenter) body.append("segmenter", segmenter);
+  if (hasLabelMap() && segmenter) body.append("segmenter", segmenter);
   return chosen.length > 0;
 }
 
@@ -49,18 +51,21 @@ export function clearUploads() {
   return preview();
 }
 
+export const hasLabelMap = () => filesOf("segmentation").length > 0;
+
 const filesOf = (name) => [...byId(`upload-${name}`).files];
 
-async function preview() {
+/** Shows what the chosen files hold. */
+export async function preview() {
   running?.abort();
   clearErrors(byId("uploads"));
   for (const { name } of FILES) byId(`remove-${name}`).hidden = !filesOf(name).length;
-  byId("segmenter-row").hidden = !filesOf("segmentation").length;
+  byId("segmenter-row").hidden = !hasLabelMap();
   showWarnings([]);
   byId("gallery").hidden = true;
   const pictures = await Promise.all(filesOf("slices").map(asPicture));
   if (!fits()) return say("");
-  if (!filesOf("scan").length && !filesOf("segmentation").length) {
+  if (!filesOf("scan").length && !hasLabelMap()) {
     markFindings({});
     showPictures(pictures);
     return say(pictures.length ? countOf(pictures) : "");
@@ -71,13 +76,15 @@ async function preview() {
     const body = new FormData();
     addFiles(body);
     body.delete("slices");
+    const { findings, ...patient } = readPatient(true);
+    if (Object.keys(patient).length) body.append("request", JSON.stringify({ patient }));
     const seen = await fetchJson("v1/slices", { method: "POST", body, signal: asked.signal });
     const shown = [...seen.slices.map((one) => [one.name, `data:image/png;base64,${one.png_base64}`]), ...pictures];
     showPictures(shown);
-    markFindings(seen.findings);
+    const filled = markFindings(seen.findings);
     showWarnings(seen.warnings);
     const graded = Object.keys(seen.findings).length;
-    say(countOf(shown) + (graded ? ` ${graded} findings filled in from the label map.` : ""));
+    say(countOf(shown) + (graded ? ` ${filled} of ${graded} findings of the label map filled in; what you entered stands.` : ""));
   } catch (error) {
     if (error.name === "AbortError") return undefined; // Another file was chosen meanwhile.
     if (!(error instanceof Failure)) throw error;
