@@ -1,6 +1,6 @@
 """A benchmark: this project's path against a plain one, in one run. The last line is JSON with the ratio.
 
-    python jobs/run_benchmark.py checks|generation|growth|ingest|training [--config FILE] [key=value ...] [--dry-run]
+    python jobs/run_benchmark.py NAME [--config FILE] [key=value ...] [--dry-run]
     ray job submit --working-dir . --runtime-env configs/runtime-env.yaml -- \\
         python jobs/run_benchmark.py generation
 
@@ -11,6 +11,7 @@
 phantoms (cohort.patients of them), and how time and memory from a table to findings grow from 10,000 to 100,000 rows.
 `training`: examples per second of the training loop against the plain Trainer of Transformers with padding, on
 cohort.patients examples of mixed lengths and on as many of one length; held-out losses; and two workers against one.
+`serving`: requests per second of the endpoint against vLLM's own server on the same prompts, and time of one client.
 `checks`: precision and recall of each check of a rationale on labelled texts; needs no model and no Ray, takes seconds.
 """
 
@@ -24,7 +25,7 @@ from clinical_reasoner.config.loading import load_from_cli
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.errors import reported
 
-BENCHMARKS = ("checks", "generation", "growth", "ingest", "training")
+BENCHMARKS = ("checks", "generation", "growth", "ingest", "serving", "training")
 DEMO = ["--config", "configs/demo.yaml"]
 THOUSAND = [*DEMO, "cohort.patients=1000", "cohort.phantoms=null", "imaging.slices=false"]
 DEFAULTS = {"generation": THOUSAND, "growth": THOUSAND}

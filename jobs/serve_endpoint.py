@@ -4,7 +4,7 @@
     ray job submit --working-dir . --runtime-env configs/runtime-env.yaml -- \\
         python jobs/serve_endpoint.py --config configs/demo.yaml run.path=/shared/runs/demo serving.host=0.0.0.0
 
-It prints its address and an example call when it is ready, and runs until Ctrl-C or SIGTERM.
+It prints its address and an example call when it is ready, and finishes requests in work at Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from clinical_reasoner.errors import reported
 
 
 def main() -> None:
-    config = load_from_cli(PipelineConfig, None, __doc__ or "")
-    args = parse_cli(None, __doc__ or "")
+    config, args = load_from_cli(PipelineConfig, None, __doc__ or ""), parse_cli(None, __doc__ or "")
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `serve` is no installed package
     import ray
     from ray import serve
 
     from clinical_reasoner.cluster import connect
+    from serve.listening import address, http_options, start_proxy
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with reported(), ExitStack() as at_end:
+        options = http_options(config.serving)
         connect(config.run.logical_cpus)
         at_end.callback(ray.shutdown)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            from serve.app import build
+            from serve.app import APPLICATION, build, stop
 
-            application = build({"config": args.config, "overrides": args.overrides})
-            serve.start(http_options={"host": config.serving.host, "port": config.serving.port})
-            # On a cluster that was joined, the applications of others stay.
-            at_end.callback((lambda: serve.delete("diagnosis")) if os.environ.get("RAY_ADDRESS") else serve.shutdown)
-            serve.run(application, name="diagnosis", blocking=False)
-            _announce(f"http://{config.serving.host}:{config.serving.port}")
+            application = build({"config": args.config, "overrides": args.overrides}, listens=True)
+            start_proxy(config.serving, options)
+            at_end.callback(stop, alone="RAY_ADDRESS" not in os.environ)
+            serve.run(application, name=APPLICATION, blocking=False)  # returns when the engines are warm
+            _announce(address(config.serving))
             threading.Event().wait()
         except KeyboardInterrupt:
             print("stopping", flush=True)

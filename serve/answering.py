@@ -9,12 +9,13 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from clinical_reasoner.serving.audit import LabelProbability
+from clinical_reasoner.serving.uploads import Upload
+
 from clinical_reasoner.serving.case import Case, read_case
 from clinical_reasoner.serving.diagnosis import Conversation, diagnose
 from clinical_reasoner.serving.events import Answered, Event
 from clinical_reasoner.serving.panel import ModelUnavailableError, Panel
 from clinical_reasoner.serving.schema import DiagnoseRequest, DiagnoseResponse, FieldError
-from clinical_reasoner.serving.uploads import Upload
 from serve.desk import Desk
 from serve.ledger import UnrecordedError, Visit
 from serve.problems import Refused, refuse

@@ -2,12 +2,15 @@
 
     serve run serve.app:build config=configs/demo.yaml [overrides="dotted.key=value ..."]
 
-`jobs/serve_endpoint.py` does the same and honours `serving.host` and `serving.port`.
+`jobs/serve_endpoint.py` does the same and honours `serving.host`, `serving.port` and `serving.tls`; `serve run` and a
+RayService take these from their own options (`http_options`).
 """
 
 from __future__ import annotations
 
+import logging
 import shlex
+from contextlib import suppress
 from typing import Any
 
 from pydantic import field_validator
@@ -18,13 +21,17 @@ from clinical_reasoner.cluster import QUIET, local_or_name
 from clinical_reasoner.config.base import StrictConfig
 from clinical_reasoner.config.loading import load_config
 from clinical_reasoner.config.pipeline import PipelineConfig
+from clinical_reasoner.config.serving import ServingConfig
 from clinical_reasoner.errors import UserError
 from clinical_reasoner.stages import model_fingerprint
-from serve.engines import engine_deployment
+from serve.engines import DRAIN_SPARE_S, engine_deployment
 from serve.ingress import DiagnosisIngress
 from serve.problems import RETRY_AFTER_S
-from serve.run_parts import find_student, make_panel, shown_exemplar
+from serve.run_parts import find_student, make_parts
 
+APPLICATION = "diagnosis"
+"""Its name in Ray Serve."""
+LOG = logging.getLogger("ray.serve")
 SPARE_PLACES = 16
 """In the ingress beyond those of patients, so that `/healthz` and refusals never wait behind patients."""
 
@@ -43,8 +50,11 @@ class EndpointArgs(StrictConfig):
         return tuple(shlex.split(value)) if isinstance(value, str) else value
 
 
-def build(args: dict[str, Any]) -> serve.Application:
-    """The application of a finished run. Raises UserError where the run has no finished student."""
+def build(args: dict[str, Any], *, listens: bool = False) -> serve.Application:
+    """The application of a finished run. Raises UserError where the run has no finished student.
+
+    `listens`: whether the caller starts Ray Serve's proxy by `serving.host`, `serving.port` and `serving.tls`.
+    """
     endpoint = EndpointArgs.model_validate(args)
     config = load_config(PipelineConfig, endpoint.config, endpoint.overrides)
     if config.teacher.base_url or config.teacher.deployment:
@@ -52,27 +62,36 @@ def build(args: dict[str, Any]) -> serve.Application:
             "the endpoint runs its teacher in an engine: give teacher.model, and neither teacher.base_url nor "
             "teacher.deployment"
         )
+    if config.serving.tls is not None and not listens:
+        LOG.warning("serving.tls is not used here: give the files to Ray Serve itself (http_options.ssl_certfile)")
     model_fingerprint(config.teacher.model)  # says at once where a folder is mistyped
     student, teacher = find_student(config), local_or_name(config.teacher.model)
-    panel = make_panel(config)
-    return _ingress(config.serving.max_ongoing_requests, config.serving.max_queued_requests).bind(
-        config,
-        panel,
-        shown_exemplar(panel),
+    return _ingress(config.serving).bind(
+        make_parts(config, student),
         student=engine_deployment("student", student, config.student.engine, config.serving),
         teacher=engine_deployment("teacher", teacher, config.teacher.engine, config.serving),
     )
 
 
-def _ingress(patients: int, queued: int) -> serve.Deployment:
+def _ingress(serving: ServingConfig) -> serve.Deployment:
     configured: Any = serve.deployment(
         name="diagnosis",
-        num_replicas=1,
-        max_ongoing_requests=patients + SPARE_PLACES,
-        max_queued_requests=queued,
+        num_replicas=serving.ingress_replicas,
+        max_ongoing_requests=serving.max_ongoing_requests + SPARE_PLACES,
+        max_queued_requests=serving.max_queued_requests,
+        graceful_shutdown_timeout_s=serving.request_timeout_s + DRAIN_SPARE_S,
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=RETRY_AFTER_S),
         # No CPU of its own: with one per engine, `serve run` then fits on two cores.
         ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": dict(QUIET)}},
     )
     deployment: serve.Deployment = configured(serve.ingress()(DiagnosisIngress))
     return deployment
+
+
+def stop(*, alone: bool) -> None:
+    """Stop the application once its requests in work are done, or after a minute; the rest of Serve too where it is
+    `alone` in the cluster, as it is in one that it has started."""
+    with suppress(TimeoutError):
+        serve.delete(APPLICATION)
+    if alone:
+        serve.shutdown()

@@ -8,20 +8,19 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
+from clinical_reasoner.serving.uploads import UploadError
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from clinical_reasoner.serving.schema import DiagnoseResponse, Problem
-from clinical_reasoner.serving.uploads import UploadError
 from serve.access import Caller
 from serve.answering import answer
 from serve.bodies import read_json
 from serve.desk import Desk
 from serve.diagnose_routes import validated
-from serve.ledger import Visit
+from serve.ledger import Visit, request_id_of
 from serve.problems import Refused, problem_docs, refuse
-from serve.request_ids import request_id_of
 from serve.upload_problems import refused as upload_refused
 
 NDJSON = "application/x-ndjson"

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from clinical_reasoner.serving.audit import input_hmac
+from clinical_reasoner.serving.fhir_codes import FhirCodes
+
 from clinical_reasoner.config.serving import ServingConfig
 from clinical_reasoner.imaging.norms import Norms
 from clinical_reasoner.llm.prompting import Exemplar
-from clinical_reasoner.serving.audit import input_hmac
 from clinical_reasoner.serving.case import example_requests
-from clinical_reasoner.serving.fhir_codes import FhirCodes
 from clinical_reasoner.serving.panel import Engine, Panel
 from clinical_reasoner.serving.schema import AnsweredBy, DiagnoseRequest, request_model
 from serve.access import Door
@@ -36,8 +37,8 @@ class Desk:
     meters: Meters
     scans: ScanRoom
     codes: FhirCodes
-    norms: Norms | None
-    """Of the run, for label maps and volumes that are sent; None where the run has none."""
+    norms: Norms
+    """Of the run, for volumes that are sent; empty where the run has none."""
     cut_points: tuple[float, ...]
     audit_key: bytes = field(repr=False)
     """Of the hash of an input in the audit record."""

@@ -7,20 +7,19 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Annotated, Any
 
+from clinical_reasoner.serving.uploads import Upload, UploadError
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 
 from clinical_reasoner.serving.events import Answered, Event, ProbabilitiesEvent, TextEvent, TierEvent
 from clinical_reasoner.serving.schema import DiagnoseRequest, DiagnoseResponse, field_errors
-from clinical_reasoner.serving.uploads import Upload, UploadError
 from serve.access import Caller
 from serve.answering import answer, events
 from serve.bodies import Parts, is_form, read_json, read_parts
 from serve.desk import Desk
-from serve.ledger import Visit
+from serve.ledger import Visit, request_id_of
 from serve.problems import Refused, problem_docs, refuse
-from serve.request_ids import request_id_of
 from serve.upload_problems import refused as upload_refused
 
 SSE_MEDIA_TYPE = "text/event-stream"

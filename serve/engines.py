@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -35,6 +35,8 @@ HEALTH_TIMEOUT_S = 30.0
 """An engine that is busy answers late; one whose process has died answers at once."""
 DRAIN_SPARE_S = 5.0
 """Added to the longest request: how long a replica that is to stop may finish what it has."""
+_UNKNOWN = "UNKNOWN"
+"""State of an application of which Serve's controller says nothing."""
 WARM_UP = Prompt([{"role": "user", "content": "Ready?"}], pattern="(Yes|No)", max_tokens=4)
 WARM_UP_TIMEOUT_S = 120.0
 
@@ -90,10 +92,11 @@ class DeployedEngine:
     handle: DeploymentHandle[Any]
     engine: EngineConfig
     sampling: SamplingConfig
-    _seen: tuple[float, str, bool] = field(default=(float("-inf"), "", False), init=False)
+    _seen: tuple[float, str, bool] = field(default=(float("-inf"), _UNKNOWN, False), init=False)
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+    _refresh: asyncio.Task[Any] | None = field(default=None, init=False)
 
-    async def stream(self, prompt: Prompt, *, piecewise: bool) -> AsyncIterator[Reply]:
+    async def stream(self, prompt: Prompt, *, piecewise: bool) -> AsyncGenerator[Reply]:
         """Greedy answer with the candidates of each token. Raises ModelUnavailableError."""
         kwargs: dict[str, Any] = {"structured_outputs": {"regex": prompt.pattern}} if prompt.pattern else {}
         if piecewise:
@@ -114,7 +117,7 @@ class DeployedEngine:
         finally:
             await answers.aclose()
 
-    async def chat(self, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def chat(self, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         """A checked request of OpenAI's form; one response, or the chunks of one. Raises ModelUnavailableError."""
         answers = self._answers(self._request(**request))
         try:
@@ -160,36 +163,54 @@ class DeployedEngine:
             }
         )
 
-    async def _answers(self, request: Any) -> AsyncIterator[Piece]:
+    async def _answers(self, request: Any) -> AsyncGenerator[Piece]:
         """What the engine sends, as it arrives. Raises ModelUnavailableError."""
+        await self._refuse_if_down()
         stream: Any = self.handle.options(stream=True).chat.remote(request)
-        ended = False
+        is_live, is_begun = True, False
         try:
-            while not ended:
-                try:
-                    sent = await anext(stream)
-                except StopAsyncIteration:
-                    sent, ended = None, True
-                except BackPressureError as error:
-                    ended = True
-                    raise ModelUnavailableError(self.role, 503, "too many requests are waiting") from error
-                except Exception as error:
-                    # Of Ray, or with its gRPC transport whatever the engine raised; its message may quote the prompt.
-                    ended = True
-                    reason = f"no answer ({_kind(error)})"
-                    raise ModelUnavailableError(self.role, 503, reason) from error
-                items, done, code = items_of(sent)
+            while is_live:
+                sent = await self._next(stream)
+                items, is_last, code = items_of(sent)
                 if code is not None:
                     raise self._refusal(code)
+                is_live = not (sent is None or is_last or not request.stream)
                 if items:
-                    ended = ended or not request.stream
+                    is_begun = True
                     yield items
-                if done or ended:
-                    ended = True
-                    return
+            if not is_begun:
+                raise ModelUnavailableError(self.role, 503, "no answer (it was empty)")
+        except ModelUnavailableError:
+            is_live = False  # the call has ended by itself
+            raise
         finally:
-            if not ended:
+            if is_live:
                 stream.cancel()
+
+    async def _next(self, stream: Any) -> Any:
+        """What comes next; None at the end."""
+        try:
+            return await anext(stream, None)
+        except BackPressureError as error:
+            raise ModelUnavailableError(self.role, 503, "too many requests are waiting") from error
+        except Exception as error:
+            # Of Ray, or with its gRPC transport whatever the engine raised. Its message may quote the prompt.
+            raise ModelUnavailableError(self.role, 503, f"no answer ({_kind(error)})") from None
+
+    async def _refuse_if_down(self) -> None:
+        """Raises ModelUnavailableError where no replica runs: a call would wait for one until its deadline.
+
+        Where one ran when last looked, the next look does not hold up the request.
+        """
+        seen_s, _, running = self._seen
+        if time.monotonic() - seen_s >= STATUS_KEPT_S:
+            if not running:
+                await self._status()
+            elif self._refresh is None or self._refresh.done():
+                self._refresh = asyncio.create_task(self._status())
+        _, application, running = self._seen
+        if application != _UNKNOWN and not running:
+            raise ModelUnavailableError(self.role, 503, "not running")
 
     async def _status(self) -> tuple[str, bool]:
         """State of the application, and whether a replica of this engine runs."""
@@ -205,10 +226,10 @@ class DeployedEngine:
             async with asyncio.timeout(STATUS_TIMEOUT_S):
                 status = await asyncio.to_thread(serve.status)
         except (RayError, RayServeException, TimeoutError):
-            return "UNKNOWN", False
+            return _UNKNOWN, False
         application = status.applications.get(self.handle.app_name)
         if application is None:
-            return "UNKNOWN", False
+            return _UNKNOWN, False
         deployment: Any = application.deployments.get(self.handle.deployment_name)
         running = deployment is not None and deployment.replica_states.get("RUNNING", 0) > 0
         return application.status.value, running

@@ -27,9 +27,8 @@ from serve.access import Caller
 from serve.answering import answer
 from serve.bodies import read_json
 from serve.desk import Desk
-from serve.ledger import Visit
+from serve.ledger import Visit, request_id_of
 from serve.problems import Refused, refuse
-from serve.request_ids import request_id_of
 from serve.upload_problems import refused as upload_refused
 
 LOG = logging.getLogger("ray.serve")

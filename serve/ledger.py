@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from clinical_reasoner import __version__
 from clinical_reasoner.serving.audit import AuditError, AuditRow, Form, Outcome, audit_time
+from fastapi import Request
+
+from clinical_reasoner import __version__
+from clinical_reasoner.serving.proxy_guard import REQUEST_ID_HEADER, safe_request_id
 from serve.access import Caller
 from serve.desk import Desk
 from serve.problems import Refused, refuse
@@ -92,3 +95,8 @@ class Visit:
             meters.answered(self.form, asked, row.answered_by, degraded=bool(row.degraded), refer=bool(row.refer))
             meters.generated(row.answered_by, "prompt", row.prompt_tokens or 0)
             meters.generated(row.answered_by, "completion", row.output_tokens or 0)
+
+
+def request_id_of(request: Request) -> str:
+    """The id that the proxy gave it; what the client called it only where that is a UUID."""
+    return safe_request_id(request.headers.get(REQUEST_ID_HEADER))

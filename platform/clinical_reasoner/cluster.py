@@ -18,6 +18,10 @@ QUIET = {
     # Prompts are patients: Ray's default writes them to the log.
     "RAYLLM_ENABLE_REQUEST_PROMPT_LOGS": "0",
     "VLLM_LOGGING_LEVEL": "WARNING",
+    # A client's request id or method may hold a patient's name, and Ray's default writes both to the log.
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "clinical_reasoner.serving.proxy_guard:middlewares",
+    # HAProxy, where Ray Serve is told to use it, sends every path and query to a syslog; this port discards them.
+    "RAY_SERVE_HAPROXY_LOG_TARGET": "127.0.0.1:9",
     "TOKENIZERS_PARALLELISM": "false",
 }
 
@@ -66,3 +70,8 @@ def quiet_console() -> Iterator[None]:
 def local_or_name(model: str) -> str:
     """A model folder as an absolute path, so that workers with another working folder find it; a hub name as it is."""
     return str(Path(model).resolve()) if Path(model).is_dir() else model
+
+
+def short_name(model: str) -> str:
+    """What answers and operating points call a model: a folder by its last name, a hub name as it is."""
+    return Path(model).name if Path(model).is_dir() else model

@@ -11,6 +11,7 @@ from clinical_reasoner.distillation.stage import check_students, make_students
 from clinical_reasoner.evaluation.answers import make_answers
 from clinical_reasoner.evaluation.cnn import make_cnn
 from clinical_reasoner.evaluation.cohort_page import make_cohort_page
+from clinical_reasoner.evaluation.operating_stage import make_operating_point
 from clinical_reasoner.evaluation.predictions import make_predictions
 from clinical_reasoner.evaluation.stage import make_report, print_comparison
 from clinical_reasoner.evaluation.student_cards import finish_students
@@ -72,11 +73,13 @@ def distill_students(config: PipelineConfig) -> None:
 
 
 def evaluate_models(config: PipelineConfig) -> None:
-    """The students' answers, baselines, predictions and the report, from finished students; prints the comparison."""
+    """The students' answers, the endpoint's operating point, baselines, predictions and the report, from finished
+    students; prints the comparison."""
     run = RunFolder(config.run.path)
     with held(run):
         for _ in make_answers(config, run):
             pass
+        make_operating_point(config, run)
         make_cnn(config, run)
         make_predictions(config, run)
         make_report(config, run)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
@@ -217,6 +217,8 @@ def _arrow_type(annotation: Any) -> pa.DataType:
     origin, args = get_origin(annotation), get_args(annotation)
     if origin in (Union, UnionType):
         return _arrow_type(next(arg for arg in args if arg is not type(None)))
+    if origin is Annotated:
+        return _arrow_type(args[0])
     if origin is tuple:
         return pa.list_(_arrow_type(args[0]))
     if origin is Literal:

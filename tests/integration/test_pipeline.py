@@ -22,6 +22,7 @@ STAGES = (
     "rationales",
     "students/student/label_only/0",
     "students/student/rationale_then_label/0",
+    "operating_point",
     "predictions",
     "report",
 )
@@ -31,7 +32,7 @@ def test_killed_run_completes_without_double_or_missing_rows(finished_run: Finis
     run = RunFolder(str(finished_run.path))
     findings = run.read_table("findings").to_pylist()
     rationales = run.read_table("rationales", RATIONALES).to_pylist()
-    asks = {"test": ("diagnose", "direct"), "validation": (), "train": ("rationalize", "diagnose")}
+    asks = {"test": ("diagnose", "direct"), "validation": ("diagnose",), "train": ("rationalize", "diagnose")}
     expected = {(row["patient_id"], ask) for row in findings for ask in asks[row["split"]]}
     assert len(findings) == PATIENTS
     assert 0 < finished_run.rows_before_kill < len(expected), "the kill came too late to prove anything"

@@ -39,7 +39,8 @@ class SplitShares(StrictConfig):
     train: float = Field(default=0.6, gt=0, lt=1)
     """Share of the people for training, before rounding by chance; the three are scaled to add up to 1."""
     validation: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the people for choosing among settings; no stage reads it by itself."""
+    """Share of the people for choosing among settings, such as the epoch of a student and the endpoint's operating
+    point."""
     test: float = Field(default=0.3, gt=0, lt=1)
     """Share of the people for the final comparison; nothing is ever chosen on them."""
 

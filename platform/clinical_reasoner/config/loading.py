@@ -10,7 +10,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -79,17 +79,26 @@ def to_yaml(config: BaseModel) -> str:
 
 def parse_cli(argv: Sequence[str] | None, description: str) -> CliArgs:
     """Parse `--config FILE [dotted.key=value ...] [--dry-run]`, in any order."""
-    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
-    parser.add_argument("--config", required=True, metavar="FILE", help="YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="replaces a value of the file")
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved config and stop")
-    args = parser.parse_intermixed_args(argv)
-    return CliArgs(config=args.config, overrides=tuple(args.overrides), dry_run=args.dry_run)
+    return _cli_args(_cli_parser(description).parse_intermixed_args(argv))
 
 
 def load_from_cli(model: type[M], argv: Sequence[str] | None, description: str) -> M:
     """The config that a job's command line asks for; exits with 2 on a bad config and with 0 after `--dry-run`."""
-    args = parse_cli(argv, description)
+    return load_with_options(model, argv, description, lambda parser: None)[0]
+
+
+def load_with_options(
+    model: type[M],
+    argv: Sequence[str] | None,
+    description: str,
+    add_options: Callable[[argparse.ArgumentParser], object],
+) -> tuple[M, argparse.Namespace]:
+    """As `load_from_cli`, for a job that asks for more than a config says: `add_options` adds its options to the
+    parser, and the namespace has their values."""
+    parser = _cli_parser(description)
+    add_options(parser)
+    options = parser.parse_intermixed_args(argv)
+    args = _cli_args(options)
     try:
         config = load_config(model, args.config, args.overrides)
     except ConfigError as error:
@@ -98,7 +107,19 @@ def load_from_cli(model: type[M], argv: Sequence[str] | None, description: str) 
     if args.dry_run:
         print(to_yaml(config), end="")
         raise SystemExit(0)
-    return config
+    return config, options
+
+
+def _cli_parser(description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    parser.add_argument("--config", required=True, metavar="FILE", help="YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="replaces a value of the file")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved config and stop")
+    return parser
+
+
+def _cli_args(args: argparse.Namespace) -> CliArgs:
+    return CliArgs(config=args.config, overrides=tuple(args.overrides), dry_run=args.dry_run)
 
 
 class _Layers:

@@ -34,8 +34,7 @@ class TlsConfig(StrictConfig):
 
     certificate: str
     key: str
-    authorities: str | None = None
-    """Certificate authorities whose clients are let in; None asks for no client certificate."""
+    """Without a password."""
 
 
 class UploadsConfig(StrictConfig):
@@ -68,6 +67,9 @@ class AuditConfig(StrictConfig):
 
     path: str | None = None
     """Folder, local or `s3://`; None: `audit` below the run folder."""
+    journal: str | None = None
+    """Local folder of records that are in no file yet; None: `journal` below `path`. Needed where that is on S3: on a
+    disk that outlives the process, as what lies there alone is lost with the disk."""
     format: Literal["parquet", "jsonl"] = "parquet"
     roll_rows: int = Field(default=5000, ge=1)
     """Records in one file at most."""

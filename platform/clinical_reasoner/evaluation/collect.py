@@ -20,9 +20,11 @@ from clinical_reasoner.distillation.students import Student, students_of
 from clinical_reasoner.evaluation.baselines import KEYS as BASELINES
 from clinical_reasoner.evaluation.baselines import NAMES as BASELINE_NAMES
 from clinical_reasoner.evaluation.baselines import baseline_stages, baselines_trained_on
+from clinical_reasoner.evaluation.cascade_page import run_cascade
 from clinical_reasoner.evaluation.ceiling import population_ceiling
 from clinical_reasoner.evaluation.cohort_page import run_summary
 from clinical_reasoner.evaluation.metrics import Estimate, Key, evaluate, paired_difference
+from clinical_reasoner.evaluation.operating_stage import OPERATING_STAGE
 from clinical_reasoner.evaluation.predictions import CEILING, PREDICTIONS_STAGE, TEACHER
 from clinical_reasoner.evaluation.report import Claims, Example, ExampleAnswer, ReportInput, StageRows
 from clinical_reasoner.evaluation.selection_counts import COLUMNS
@@ -45,6 +47,7 @@ def collect(config: PipelineConfig, run: RunFolder, predictions: pa.Table) -> Re
     metrics = evaluate(predictions, task, resamples=settings.resamples, seed=settings.seed, partial=_seeing(config))
     keys = [(entry.model, entry.arm) for entry in metrics]
     cohort = config.cohort
+    cascade = run_cascade(config, run, task)
     ceiling, note = population_ceiling(config, cohort, task) if isinstance(cohort, SyntheticCohort) else (None, "")
     return ReportInput(
         title="Comparison of reasoning-aware diagnosis models",
@@ -59,6 +62,8 @@ def collect(config: PipelineConfig, run: RunFolder, predictions: pa.Table) -> Re
         ceiling=ceiling,
         ceiling_note=note,
         differences=tuple(_differences(config, predictions, keys)),
+        cascade=None if isinstance(cascade, str) else cascade,
+        no_cascade=cascade if isinstance(cascade, str) else "",
         claims=tuple(_claims(config, run)),
         selection=run_selection(run, task, settings),
         examples=tuple(_examples(run, predictions, task, settings.examples)),
@@ -239,6 +244,7 @@ def _stage_counts(config: PipelineConfig, run: RunFolder) -> list[StageRows]:
         "rationales",
         *(student.stage for student in students),
         *(student.answers_stage for student in students),
+        OPERATING_STAGE,
         *baseline_stages(config.evaluation),
         PREDICTIONS_STAGE,
     ]

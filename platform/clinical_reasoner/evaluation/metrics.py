@@ -116,7 +116,7 @@ def paired_difference(predictions: pa.Table, a: Key, b: Key, *, resamples: int, 
 
 
 def _score(key: Key, of_seeds: Sequence[Answers], labels: int, weights: Ints, seeds: Ints) -> ModelMetrics:
-    confusions = [_confusions(answers, labels, weights) for answers in of_seeds]
+    counts_of = [confusions(one.truth, one.predicted, one.subject, labels, weights) for one in of_seeds]
     first = of_seeds[0]
     auroc, reason, used = _auroc(of_seeds, labels, weights, seeds)
     return ModelMetrics(
@@ -127,29 +127,32 @@ def _score(key: Key, of_seeds: Sequence[Answers], labels: int, weights: Ints, se
         n_subjects=weights.shape[1],
         unparsed=sum(int((answers.predicted == labels).sum()) for answers in of_seeds),
         without_probabilities=sum(answers.without_probabilities for answers in of_seeds),
-        accuracy=estimate(over_seeds(np.stack([_accuracy(counts) for counts in confusions]), seeds)),
-        macro_f1=estimate(over_seeds(np.stack([_macro_f1(counts) for counts in confusions]), seeds)),
+        accuracy=estimate(over_seeds(np.stack([accuracies(counts) for counts in counts_of]), seeds)),
+        macro_f1=estimate(over_seeds(np.stack([macro_f1s(counts) for counts in counts_of]), seeds)),
         auroc=auroc,
         auroc_reason=reason,
-        confusion=tuple(tuple(row) for row in sum(counts[0] for counts in confusions).tolist()),
+        confusion=tuple(tuple(row) for row in sum(counts[0] for counts in counts_of).tolist()),
         resamples=len(weights) - 1,
         auroc_resamples=used,
     )
 
 
-def _confusions(answers: Answers, labels: int, weights: Ints) -> Ints:
-    """(draws, labels, labels + 1) confusion matrices: counts of each person, added up by their weight."""
+def confusions(truth: Ints, predicted: Ints, subject: Ints, labels: int, weights: Ints) -> Ints:
+    """(draws, labels, labels + 1) confusion matrices: counts of each person, added up by their weight.
+
+    `truth`, `predicted` and `subject` (visits,) as in `scored.Answers`, `weights` (draws, subjects).
+    """
     counts = np.zeros((weights.shape[1], labels * (labels + 1)), dtype=np.int64)
-    np.add.at(counts, (answers.subject, answers.truth * (labels + 1) + answers.predicted), 1)
+    np.add.at(counts, (subject, truth * (labels + 1) + predicted), 1)
     return (weights @ counts).reshape(-1, labels, labels + 1)
 
 
-def _accuracy(confusion: Ints) -> Floats:
+def accuracies(confusion: Ints) -> Floats:
     """(draws,) of `confusion` (draws, labels, labels + 1)."""
     return np.asarray(np.diagonal(confusion, axis1=1, axis2=2).sum(axis=1) / confusion.sum(axis=(1, 2)))
 
 
-def _macro_f1(confusion: Ints) -> Floats:
+def macro_f1s(confusion: Ints) -> Floats:
     """(draws,) of `confusion` (draws, labels, labels + 1)."""
     hits = np.diagonal(confusion, axis1=1, axis2=2)
     # Rows hold the unparsed answers too, so that they count as misses of the true label.

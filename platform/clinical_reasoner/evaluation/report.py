@@ -12,6 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from clinical_reasoner.evaluation.cascade_page import cascade_context
+from clinical_reasoner.evaluation.cascade_summary import CascadeSummary
 from clinical_reasoner.evaluation.cohort_plots import cohort_context, missing_text
 from clinical_reasoner.evaluation.cohort_summary import CohortSummary
 from clinical_reasoner.evaluation.metrics import Estimate, Key, ModelMetrics
@@ -101,6 +103,10 @@ class ReportInput(_Strict):
     """How the ceiling was computed."""
     differences: tuple[tuple[str, Estimate], ...] = ()
     """Title ("first minus second") and paired difference in accuracy, -1..1."""
+    cascade: CascadeSummary | None = None
+    """The endpoint's cascade on the test split."""
+    no_cascade: str = ""
+    """Why there is none, a sentence; without one the page has no such section."""
     claims: tuple[Claims, ...] = ()
     selection: tuple[TeacherSelection, ...] = ()
     """What became of the answers of each teacher."""
@@ -157,6 +163,7 @@ def render_report(report: ReportInput) -> str:
         selections=_selections(report),
         paper_words=PAPER_WORDS,
         **cohort_context(report.cohort),
+        **cascade_context(report.cascade, report.no_cascade),
     )
 
 
@@ -209,6 +216,8 @@ def metrics_json(report: ReportInput) -> dict[str, Any]:
             {"title": title, **one.model_dump(mode="json"), "includes_zero": one.low <= 0 <= one.high}
             for title, one in report.differences
         ],
+        "cascade": None if report.cascade is None else report.cascade.model_dump(mode="json"),
+        "no_cascade": report.no_cascade,
         "claims": [one.model_dump(mode="json") for one in report.claims],
         "selection": [one.model_dump(mode="json", exclude={"examples"}) for one in report.selection],
         "versions": dict(report.versions),

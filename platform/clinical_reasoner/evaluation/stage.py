@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -10,6 +11,7 @@ from rich.table import Table
 from clinical_reasoner import __version__
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.evaluation.collect import collect
+from clinical_reasoner.evaluation.operating_stage import OPERATING_STAGE
 from clinical_reasoner.evaluation.predictions import PREDICTIONS_STAGE
 from clinical_reasoner.evaluation.report import metrics_json, render_report
 from clinical_reasoner.records import PREDICTIONS
@@ -24,9 +26,10 @@ def make_report(config: PipelineConfig, run: RunFolder) -> Manifest:
     """Write `report/report.html` and `report/metrics.json`."""
     settings = {
         "evaluation": config.evaluation.model_dump(mode="json"),
+        "prices": [config.teacher.endpoint.prompt_price, config.teacher.endpoint.output_price],
         "version": __version__,
     }
-    stage = Stage(REPORT_STAGE, settings, [PREDICTIONS_STAGE])
+    stage = Stage(REPORT_STAGE, settings, [PREDICTIONS_STAGE, OPERATING_STAGE])
 
     def make() -> Rows:
         predictions = run.read_table(PREDICTIONS_STAGE, PREDICTIONS)
@@ -66,7 +69,14 @@ def print_comparison(run: RunFolder) -> None:
     console.print(table)
     if report["ceiling"] is not None:
         console.print(f"Bayes ceiling of the population: {report['ceiling']['accuracy']:.3f}")
+    console.print(_cascade(report["cascade"]) if report["cascade"] else report["no_cascade"])
     console.print(f"Report: {run.child(REPORT)}", soft_wrap=True)
+
+
+def _cascade(cascade: dict[str, Any]) -> str:
+    """One line for each way to answer."""
+    lines = [f"{one['name']}: macro-F1 {_interval(one['macro_f1'])}" for one in cascade["approaches"]]
+    return "\n".join([*lines, f"Share that reaches the teacher: {_interval(cascade['to_teacher'])}"])
 
 
 def _interval(estimate: dict[str, float] | None) -> str:

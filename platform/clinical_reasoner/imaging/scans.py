@@ -56,15 +56,7 @@ def open_label_map(path: Path, root: Path | None) -> LabelMap:
 
     Raises ScanError for a file that is not one 3-D image of whole labels in millimetres with a known orientation.
     """
-    array, affine = _read(path, root)
-    if array.dtype.kind == "f":
-        if not np.isfinite(array).all():
-            raise ScanError("NaN or infinite voxels")
-        if not (array == np.rint(array)).all():
-            raise ScanError("labels are not whole numbers")
-    if array.min() < 0 or array.max() > HIGHEST_LABEL:
-        raise ScanError(f"labels outside 0 to {HIGHEST_LABEL}")
-    return _canonical(LabelMap, array.astype(np.int32), affine)
+    return label_map_of(*_read(path, root))
 
 
 def open_volume(path: Path, root: Path | None) -> Volume:
@@ -72,12 +64,32 @@ def open_volume(path: Path, root: Path | None) -> Volume:
 
     Raises ScanError for a file that is not one 3-D image of real numbers in millimetres with a known orientation.
     """
-    array, affine = _read(path, root)
+    return volume_of(*_read(path, root))
+
+
+def label_map_of(layout: Layout, content: bytes | bytearray) -> LabelMap:
+    """A segmentation from a file's bytes, unzipped, that reach to the end of its voxels. Raises ScanError for voxels
+    that are no labels."""
+    array = _scaled(layout, content)
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all():
+            raise ScanError("NaN or infinite voxels")
+        if not (array == np.rint(array)).all():
+            raise ScanError("labels are not whole numbers")
+    if array.min() < 0 or array.max() > HIGHEST_LABEL:
+        raise ScanError(f"labels outside 0 to {HIGHEST_LABEL}")
+    return _canonical(LabelMap, array.astype(np.int32), layout.affine)
+
+
+def volume_of(layout: Layout, content: bytes | bytearray) -> Volume:
+    """A scan's intensities from a file's bytes, as in `label_map_of`. Raises ScanError for voxels that are not finite
+    or all the same."""
+    array = _scaled(layout, content)
     with np.errstate(over="ignore"):  # what overflows is infinite and refused
         array = array.astype(np.float32)
     if not np.isfinite(array).all():
         raise ScanError("NaN or infinite voxels")
-    return _canonical(Volume, array, affine)
+    return _canonical(Volume, array, layout.affine)
 
 
 def find_file(path: Path, root: Path | None) -> Path:
@@ -108,24 +120,30 @@ def _canonical(kind: type[_Kind], array: npt.NDArray[Any], affine: npt.NDArray[n
     )
 
 
-def _read(path: Path, root: Path | None) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
-    """Voxels as stored and scaled by the header, and the affine of that order."""
+def _read(path: Path, root: Path | None) -> tuple[Layout, bytes]:
+    """What the header says, and the file's bytes up to the end of its voxels."""
     if not path.name.lower().endswith(_ENDINGS):
         raise ScanError(f"not an image: its name ends in none of {', '.join(_ENDINGS)}")
     file = find_file(path, root)
     try:
         with file.open("rb") as stream:
-            layout, content = _layout_and_content(stream, file.stat().st_size)
+            return _layout_and_content(stream, file.stat().st_size)
     except (gzip.BadGzipFile, zlib.error):
         raise ScanError("its gzip is damaged") from None
     except EOFError:
         raise ScanError("its gzip is cut off") from None
     except OSError:
         raise ScanError("cannot be read") from None  # the cause names the path
+
+
+def _scaled(layout: Layout, content: bytes | bytearray) -> npt.NDArray[Any]:
+    """Voxels as stored and scaled by the header."""
     stored = np.frombuffer(content, layout.dtype, math.prod(layout.shape), layout.offset)
     with np.errstate(all="ignore"):  # what becomes infinite is refused by both callers
-        scaled = apply_read_scaling(stored.reshape(layout.shape, order="F"), layout.slope, layout.inter)
-    return scaled, layout.affine
+        scaled: npt.NDArray[Any] = apply_read_scaling(
+            stored.reshape(layout.shape, order="F"), layout.slope, layout.inter
+        )
+    return scaled
 
 
 def _layout_and_content(stream: BinaryIO, size: int) -> tuple[Layout, bytes]:

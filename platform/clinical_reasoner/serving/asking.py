@@ -1,4 +1,4 @@
-"""Asking one model about one patient: render, generate, parse; with the rationale as it is written where it is wanted."""
+"""Asking one model about one patient: render, generate, parse; the rationale as it is written where that is wanted."""
 
 from __future__ import annotations
 

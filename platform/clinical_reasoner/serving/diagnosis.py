@@ -42,10 +42,7 @@ async def diagnose(model: ModelChoice, talk: Conversation) -> AsyncIterator[Even
     Raises ModelUnavailableError where the model that has the last word gave no answer.
     """
     deadline = asyncio.get_running_loop().time() + talk.limit_s
-    if model == "auto":
-        events = _cascade(talk, deadline)
-    else:
-        events = _alone(model, talk, deadline)
+    events = _cascade(talk, deadline) if model == "auto" else _alone(model, talk, deadline)
     async with aclosing(events):
         async for event in events:
             yield event

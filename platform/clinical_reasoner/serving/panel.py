@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
+from clinical_reasoner.cluster import short_name
 from clinical_reasoner.config.serving import TeacherAsk
 from clinical_reasoner.distillation.students import Student
 from clinical_reasoner.llm.answers import TokenLogprobs
@@ -153,5 +153,6 @@ def teacher_role(
     fingerprint: str = "",
 ) -> Role:
     """The teacher, called by its hub name, or by the last name of its folder."""
-    name = Path(model).name if Path(model).is_dir() else model
-    return Role("teacher", name, ask, exemplars, words, control_tokens=control_tokens, fingerprint=fingerprint)
+    return Role(
+        "teacher", short_name(model), ask, exemplars, words, control_tokens=control_tokens, fingerprint=fingerprint
+    )

@@ -10,7 +10,14 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from clinical_reasoner.config.loading import ConfigError, load_config, load_from_cli, parse_cli, to_yaml
+from clinical_reasoner.config.loading import (
+    ConfigError,
+    load_config,
+    load_from_cli,
+    load_with_options,
+    parse_cli,
+    to_yaml,
+)
 
 
 class Strict(BaseModel):
@@ -326,3 +333,13 @@ def test_import_stays_light() -> None:
         [sys.executable, "-c", code], env={"PYTHONPATH": str(platform)}, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_job_with_options_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path, main="run: {path: p}\nnote: ${run.path}/x")
+    arguments = ["--name", "a", "run.path=q", "--config", str(file)]
+    config, options = load_with_options(Job, arguments, "test", lambda parser: parser.add_argument("--name"))
+    assert (config.run.path, options.name) == ("q", "a")
+    with pytest.raises(SystemExit):
+        load_from_cli(Job, arguments, "test")
+    assert "--name" in capsys.readouterr().err

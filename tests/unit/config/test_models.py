@@ -109,7 +109,7 @@ def test_ask_that_is_not_named_keeps_its_default() -> None:
         "explain": (),
     }
     assert asked(RationalesConfig()) == default
-    demo = default | {"diagnose": ("train", "test")}
+    demo = default | {"diagnose": ("train", "validation", "test")}
     assert asked(run_config().rationales) == demo
     named = asked(run_config("asks.diagnose_zero_shot=[validation, test]", "asks.direct=[]").rationales)
     assert named == demo | {"diagnose_zero_shot": ("validation", "test"), "direct": ()}

@@ -26,7 +26,7 @@ def test_refusal_carries_its_problem_and_headers() -> None:
     response = respond(refused.problem, refused.headers)
     assert (response.status_code, response.media_type) == (429, PROBLEM_MEDIA_TYPE)
     assert (response.headers["retry-after"], response.headers["www-authenticate"]) == ("7", "Bearer")
-    assert json.loads(response.body)["detail"] == "too many"
+    assert json.loads(bytes(response.body))["detail"] == "too many"
 
 
 @pytest.mark.parametrize(

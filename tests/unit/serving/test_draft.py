@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,9 +12,9 @@ from clinical_reasoner.records import Ask
 from clinical_reasoner.serving.draft import Draft
 from tests.unit.serving.engines import TASK
 
-LAST = "The score is low.\n\nThe diagnosis of memory loss is old.\nFinally, severe atrophy.\n\nDiagnosis: (A) Alzheimer's disease"
 FIRST = "Diagnosis: (B) mild cognitive impairment\n\nThe score is low.\nThe answer is not certain."
 SHOWN_LAST = "The score is low.\n\nThe diagnosis of memory loss is old.\nFinally, severe atrophy."
+LAST = f"{SHOWN_LAST}\n\nDiagnosis: (A) Alzheimer's disease"
 SHOWN_FIRST = "The score is low.\nThe answer is not certain."
 
 
@@ -23,7 +25,7 @@ def written(ask: Ask, parts: list[str]) -> str:
 
 def cut(text: str, places: list[int]) -> list[str]:
     ends = sorted({place % (len(text) + 1) for place in places} | {0, len(text)})
-    return [text[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    return [text[start:end] for start, end in pairwise(ends)]
 
 
 @given(st.lists(st.integers(0, 500), max_size=30))

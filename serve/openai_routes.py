@@ -1,0 +1,227 @@
+"""`/v1/chat/completions` and `/v1/models` in OpenAI's form, for both models. Knows no Ray."""
+
+# No `from __future__ import annotations` here: FastAPI reads the dependency, which is made at run time.
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Any, Literal
+
+from clinical_reasoner.serving.uploads import UploadError
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field, ValidationError
+from starlette.types import Receive, Scope, Send
+
+from clinical_reasoner.llm.prompting import PROMPT_VERSION
+from clinical_reasoner.serving.chat import (
+    ChatCompletion,
+    ChatError,
+    ChatRequest,
+    check_pictures,
+    engine_request,
+    sent_chunk,
+)
+from clinical_reasoner.serving.panel import ModelUnavailableError
+from clinical_reasoner.serving.schema import AnsweredBy, FieldError, field_errors
+from serve.access import Caller
+from serve.answering import place, recorded
+from serve.bodies import read_json
+from serve.desk import Desk
+from serve.ledger import Visit, request_id_of
+from serve.openai_form import OpenAiRoute, chat_docs, error_docs, openai_error
+from serve.problems import Refused, refuse
+
+OWNER = "clinical-reasoner"
+_SSE = "text/event-stream"
+_DONE = "data: [DONE]\n\n"
+_STREAM_DOCS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "With `stream`: chunks as server-sent events, and `[DONE]` at the end.",
+        "content": {_SSE: {"schema": {"type": "string"}}},
+    }
+}
+_CHAT_FAILURES = (400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504)
+
+
+class ModelCard(BaseModel):
+    id: AnsweredBy = Field(description="What `model` in a request is called.")
+    object: Literal["model"] = "model"
+    created: int = Field(description="When this endpoint started, seconds since 1970.")
+    owned_by: str = OWNER
+    name: str = Field(description="Of the model: arm of the student, name of the teacher.")
+    ask: str = Field(description="How `/v1/diagnose` asks it.")
+    prompt_version: str
+    operating_point: str | None = Field(description="Version of the file with thresholds and temperatures.")
+    sees_pictures: bool
+
+
+class ModelList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
+
+
+class _Stream(StreamingResponse):
+    """Of chunks whose generation ends when the client does not listen any more."""
+
+    def __init__(self, first: dict[str, Any], chunks: AsyncGenerator[dict[str, Any]], body: ChatRequest) -> None:
+        super().__init__(_events(first, chunks, body), media_type=_SSE, headers={"cache-control": "no-store"})
+        self._chunks = chunks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._chunks):
+            await super().__call__(scope, receive, send)
+
+
+def add_openai_routes(api: FastAPI, desk: Desk) -> None:
+    router = APIRouter(route_class=OpenAiRoute, tags=["OpenAI"])
+    entered = Annotated[Caller, Depends(desk.door.enter)]
+    started = int(time.time())
+
+    @router.post(
+        "/v1/chat/completions",
+        response_model=ChatCompletion,
+        responses={**_STREAM_DOCS, **error_docs(*_CHAT_FAILURES)},
+        openapi_extra=chat_docs(),
+    )
+    async def create_chat_completion(request: Request, caller: entered) -> Any:  # type: ignore[valid-type]
+        """The messages as they are, without a prompt of this endpoint: no diagnosis, no calibration, no referral."""
+        visit = Visit(desk, caller, request_id_of(request), "chat")
+        body = await _read(request, visit)
+        if not body.stream:
+            return await _whole(visit, body)
+        chunks = _generate(visit, body)
+        first = await anext(chunks)  # what is refused at once still has its own status
+        return _Stream(first, chunks, body)
+
+    @router.get("/v1/models", responses=error_docs(401, 429))
+    async def list_models(caller: entered) -> ModelList:  # type: ignore[valid-type]
+        """Both models, or those that the API key may ask."""
+        return ModelList(data=[_card(desk, name, started) for name in desk.engines if name in caller.models])  # type: ignore[attr-defined]
+
+    @router.get("/v1/models/{model}", responses=error_docs(401, 404, 429))
+    async def retrieve_model(model: str, caller: entered) -> ModelCard:  # type: ignore[valid-type]
+        """One of them."""
+        for name in desk.engines:
+            if name == model and name in caller.models:  # type: ignore[attr-defined]
+                return _card(desk, name, started)
+        raise refuse(404, "no such model; GET /v1/models lists them")
+
+    api.include_router(router)
+
+
+def _card(desk: Desk, name: AnsweredBy, started: int) -> ModelCard:
+    role, point = desk.panel.role(name), desk.panel.operating_point
+    return ModelCard(
+        id=name,
+        created=started,
+        name=role.model,
+        ask=role.ask,
+        prompt_version=PROMPT_VERSION,
+        operating_point=point.version if point else None,
+        sees_pictures=role.sees_picture,
+    )
+
+
+async def _read(request: Request, visit: Visit) -> ChatRequest:
+    """The validated body. Raises Refused, once that is recorded."""
+    try:
+        try:
+            content = await read_json(request, visit.desk.limits.max_body_mib)
+        except UploadError as error:
+            raise refuse(error.status, error.message) from error
+        body = _validated(content)
+        visit.desk.door.require_model(visit.caller, body.model)
+        role = visit.desk.panel.role(body.model)
+        try:
+            check_pictures(body, role.sees_picture, visit.desk.limits.uploads)
+        except ChatError as error:
+            raise _invalid([FieldError(field=error.param, message=error.message)]) from error
+        return body
+    except Refused as refusal:
+        await visit.refused(refusal)
+        raise
+
+
+def _validated(content: bytes) -> ChatRequest:
+    try:
+        return ChatRequest.model_validate_json(content)
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+        found = field_errors(errors)
+        if any(one["loc"] == ("model",) and one["type"] == "literal_error" for one in errors):
+            raise refuse(404, "no such model; GET /v1/models lists them", errors=found) from None
+        raise _invalid(list(found)) from None
+
+
+def _invalid(errors: list[FieldError]) -> Refused:
+    return refuse(400, "the request cannot be used", errors=errors)
+
+
+async def _whole(visit: Visit, body: ChatRequest) -> ChatCompletion:
+    raw: dict[str, Any] = {}
+    async with aclosing(_generate(visit, body)) as pieces:
+        async for raw in pieces:  # noqa: B007 -- there is one, and the loop ends once that is recorded
+            pass
+    return ChatCompletion.model_validate(raw)
+
+
+async def _generate(visit: Visit, body: ChatRequest) -> AsyncGenerator[dict[str, Any]]:
+    """What the engine sends: one response, or chunks. It ends once the end is recorded. Raises Refused."""
+    desk, role = visit.desk, visit.desk.panel.role(body.model)
+    said = {
+        "model_asked": body.model,
+        "input_hmac": desk.input_hmac(body),
+        "model": role.model,
+        "model_fingerprint": role.fingerprint or None,
+    }
+    deadline = asyncio.get_running_loop().time() + desk.limits.request_timeout_s
+    usage: dict[str, Any] = {}
+    async with recorded(visit, said), place(desk):
+        try:
+            async with aclosing(desk.engines[body.model].chat(engine_request(body, role.control_tokens))) as pieces:  # type: ignore[type-var]
+                while True:
+                    async with asyncio.timeout_at(deadline):
+                        piece = await anext(pieces, None)
+                    if piece is None:
+                        break
+                    usage = piece.get("usage") or usage
+                    yield piece
+        except ModelUnavailableError as error:
+            raise _unavailable(error, visit, body) from error
+        except TimeoutError:
+            late = ModelUnavailableError(body.model, 504, f"no answer within {desk.limits.request_timeout_s:g} s")
+            raise _unavailable(late, visit, body) from late
+        tokens = {"prompt_tokens": usage.get("prompt_tokens"), "output_tokens": usage.get("completion_tokens")}
+        await visit.close(200, "answered", **said, answered_by=body.model, routing="asked_for", **tokens)
+
+
+def _unavailable(error: ModelUnavailableError, visit: Visit, body: ChatRequest) -> Refused:
+    visit.desk.meters.unavailable(error.role, error.status)
+    reason = error.reason
+    if error.status == 422:
+        also = ", or response_format is of a kind that the engine does not know" if body.response_format else ""
+        return _invalid([FieldError(field="messages", message=f"{reason}{also}")])
+    return refuse(error.status, f"{error.role}: {reason}", retry_after_s=1 if error.status in (429, 503) else None)
+
+
+async def _events(
+    first: dict[str, Any], chunks: AsyncGenerator[dict[str, Any]], body: ChatRequest
+) -> AsyncGenerator[str]:
+    shows_usage = body.stream_options is not None and body.stream_options.include_usage
+    try:
+        yield _event(sent_chunk(first, body.model))
+        async for raw in chunks:
+            chunk = sent_chunk(raw, body.model)
+            if chunk["choices"] or shows_usage:
+                yield _event(chunk)
+    except Refused as refusal:
+        yield _event(openai_error(refusal).model_dump())
+        return
+    yield _DONE
+
+
+def _event(content: dict[str, Any]) -> str:
+    return f"data: {json.dumps(content)}\n\n"

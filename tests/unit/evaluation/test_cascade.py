@@ -1,0 +1,81 @@
+"""The cascade over a table of visits: serving's rule, and prediction sets as serving makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from clinical_reasoner.distillation.calibration import apply_temperature
+from clinical_reasoner.evaluation.cascade import TierAnswers, prediction_sets, route_visits
+from clinical_reasoner.operating_point import prediction_set
+from clinical_reasoner.serving import cascade as serving
+
+NAN = float("nan")
+LABELS = ("AD", "MCI", "NC")
+
+
+def answers(predicted: list[int], probabilities: Sequence[list[float] | None]) -> TierAnswers:
+    table = [[NAN] * 3 if one is None else one for one in probabilities]
+    return TierAnswers(np.array(predicted), np.array(table, dtype=np.float64))
+
+
+STUDENT = answers(
+    [0, 0, 1, 3, 2],
+    [[0.9, 0.05, 0.05], [0.8, 0.1, 0.1], [0.3, 0.4, 0.3], [0.98, 0.01, 0.01], None],
+)
+"""Sure, on the threshold, unsure, unread, without probabilities."""
+TEACHER = answers([1, 1, 2, 0, 3], [[0.1, 0.8, 0.1], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4], None, None])
+
+
+def test_confidence_is_the_largest_calibrated_probability_and_none_without_an_answer() -> None:
+    found = STUDENT.confidence(2.0)
+    assert found[:3] == pytest.approx(
+        [apply_temperature(STUDENT.probabilities[place], 2.0).max() for place in range(3)]
+    )
+    assert found[0] < 0.9, "a temperature above 1 makes it less sure"
+    assert np.isneginf(found[3:]).all()
+
+
+def test_student_stands_at_the_threshold_and_the_teacher_gets_the_rest() -> None:
+    confidence = STUDENT.confidence(1.0)
+    threshold = float(confidence[1])
+    routed = route_visits(STUDENT, confidence, TEACHER, TEACHER.confidence(1.0), threshold, refer_below=0.5)
+    assert routed.stands.tolist() == [True, True, False, False, False]
+    assert routed.predicted.tolist() == [0, 0, 2, 0, 2], "of the last the teacher has no answer: the student's holds"
+    assert routed.from_student.tolist() == [True, True, False, False, True]
+    assert routed.referred.tolist() == [False, False, True, True, True], "no probabilities count as unsure"
+
+
+def test_nobody_is_referred_without_a_threshold_for_it_nor_without_an_answer() -> None:
+    confidence = STUDENT.confidence(1.0)
+    never = route_visits(STUDENT, confidence, TEACHER, TEACHER.confidence(1.0), 1.01)
+    assert not never.stands.any() and not never.referred.any()
+    mute = answers([3] * 5, [None] * 5)
+    silent = route_visits(mute, mute.confidence(1.0), mute, mute.confidence(1.0), 0.0, refer_below=1.0)
+    assert silent.predicted.tolist() == [3] * 5 and not silent.referred.any() and not silent.stands.any()
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_the_student_stands_exactly_where_serving_lets_it_stand(temperature: float) -> None:
+    rng = np.random.default_rng(4)
+    table = rng.dirichlet(np.ones(3), size=200)
+    student = TierAnswers(table.argmax(axis=1), table)
+    confidence = student.confidence(temperature)
+    threshold = float(np.median(confidence)) + 1e-9
+    stands = route_visits(student, confidence, student, confidence, threshold).stands
+    served = [
+        serving.route("answer", apply_temperature(one, temperature).tolist(), threshold).model == "student"
+        for one in table
+    ]
+    assert stands.tolist() == served and 0 < stands.sum() < 200
+
+
+def test_prediction_sets_are_those_of_serving_and_never_empty() -> None:
+    table = np.vstack([np.random.default_rng(5).dirichlet(np.ones(3), size=300), [[0.4, 0.4, 0.2], [0.5, 0.3, 0.2]]])
+    for quantile in (0.0, 0.3, 0.6, 0.7, 1.0):
+        for row, admitted in zip(table, prediction_sets(table, quantile), strict=True):
+            served = prediction_set(dict(zip(LABELS, row.tolist(), strict=True)), quantile)
+            assert served is not None and {LABELS[place] for place in np.flatnonzero(admitted)} == set(served)
+    assert prediction_sets(np.array([[0.4, 0.4, 0.2]]), 0.0).tolist() == [[True, False, False]]
