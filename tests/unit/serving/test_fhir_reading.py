@@ -327,6 +327,7 @@ def test_a_grade_that_was_given_stands_before_a_volume() -> None:
     ("scan", "by", "why"),
     [
         (SCAN, None, "no norms: Bundle.entry[1], [2]"),
+        (SCAN, Norms(), "no norms: Bundle.entry[1], [2]"),
         (SCAN, norms("other"), "no norms of that segmenter"),
         (SCAN[:1], norms(), "ICV is not known"),
         (SCAN, norms(field_strength_t=3.0), "field strength"),
