@@ -11,15 +11,15 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from clinical_reasoner.serving.audit import AuditRow, input_hmac
 from fastapi import FastAPI
-from serve.access import Caller
-from serve.problems import Refused, refuse, respond
-from serve.telemetry import Meters
 
 from clinical_reasoner.config.serving import ServingConfig
+from clinical_reasoner.serving.audit import AuditRow, input_hmac
 from clinical_reasoner.serving.panel import ModelUnavailableError
+from serve.access import Caller
 from serve.openai_routes import add_openai_routes
+from serve.problems import Refused, refuse, respond
+from serve.telemetry import Meters
 
 CANARY = "Zebulon"
 ASKED: dict[str, Any] = {"model": "teacher", "messages": [{"role": "user", "content": f"{CANARY} is a beekeeper."}]}
@@ -297,7 +297,10 @@ def test_places_are_given_back_and_one_more_is_refused() -> None:
     assert (response.status_code, response.headers["retry-after"]) == (503, "1")
 
 
-PICTURE = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAEElEQVR4nGP4z8AARAwQCgAf7gP9i18U1AAAAABJRU5ErkJggg=="
+PICTURE = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAEElEQVR4nGP4z8AARAwQCgAf7gP9"
+    "i18U1AAAAABJRU5ErkJggg=="
+)
 
 
 @pytest.mark.parametrize(

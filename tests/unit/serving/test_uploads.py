@@ -203,7 +203,7 @@ def test_what_is_no_head_is_refused(tmp_path: Path, sent: Sent, phantom: Phantom
         read_upload(replace(sent, segmentation=sent.scan), PATIENT, rules(task))
     assert raised.value.field == "segmentation" and "not a label map of this scheme" in raised.value.message
     file = kept(tmp_path, nib.Nifti1Image(phantom.labels, np.diag([1.0, 1, 1, 1])).to_bytes(), "small")
-    with pytest.raises(UploadError, match="intracranial volume outside 0.9 to 2.2 L"):
+    with pytest.raises(UploadError, match=r"intracranial volume outside 0\.9 to 2\.2 L"):
         read_upload(Sent(segmentation=file), PATIENT, rules(task))
     with pytest.raises(UploadError) as wrong:
         read_upload(Sent(scan=kept(tmp_path, png(9, 7), "picture")), PATIENT, rules(task))
