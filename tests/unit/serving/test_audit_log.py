@@ -236,12 +236,13 @@ def test_rolls_by_rows(tmp_path: Path, form: str) -> None:
     assert found(tmp_path) == list("abcdef")
 
 
-def test_rolls_by_time(tmp_path: Path) -> None:
-    log = open_audit_log(AuditConfig(roll_s=0.2), str(tmp_path))
+def test_rolls_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = open_audit_log(AuditConfig(roll_s=3600), str(tmp_path))
     log.append([audit_row("a")])
     log.roll()
     assert rolled(tmp_path) == []
-    time.sleep(0.25)
+    clock = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + 3600)
     log.roll()
     assert len(rolled(tmp_path)) == 1
     log.roll()
