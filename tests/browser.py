@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 WIDE, NARROW = (1280, 900), (390, 844)
 """Width and height of the window, pixels."""
@@ -26,7 +26,7 @@ FLAGS = (
     "--disable-sync",
 )
 START_S = 20.0
-WAIT_MS = 15_000
+WAIT_MS = 30_000
 """Longest time for anything to appear on the page."""
 
 
@@ -49,22 +49,33 @@ def served(app: FastAPI) -> Iterator[str]:
 
 
 @contextmanager
-def opened(address: str, size: tuple[int, int] = WIDE) -> Iterator[Page]:
-    """The page in Chromium, once it is built. Afterwards no script may have failed and no rule been broken."""
+def chromium() -> Iterator[Browser]:
+    """Headless; the test is skipped where there is none. While it runs, asyncio.run cannot be used beside it."""
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
         pytest.skip("no Chromium here: apt-get install chromium")
-    faults: list[str] = []
+    expect.set_options(timeout=WAIT_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
         try:
-            page = browser.new_page(viewport={"width": size[0], "height": size[1]})
-            page.set_default_timeout(WAIT_MS)
-            page.on("pageerror", lambda error: faults.append(error.message))
-            page.on("console", lambda line: faults.append(line.text) if "Content Security" in line.text else None)
-            page.goto(address)
-            page.wait_for_selector("#send:enabled")
-            yield page
+            yield browser
         finally:
             browser.close()
+
+
+@contextmanager
+def opened(browser: Browser, address: str, size: tuple[int, int] = WIDE) -> Iterator[Page]:
+    """The page, once it is built. Afterwards no script may have failed and no rule of its policy been broken."""
+    faults: list[str] = []
+    context = browser.new_context(viewport={"width": size[0], "height": size[1]})
+    try:
+        context.set_default_timeout(WAIT_MS)
+        page = context.new_page()
+        page.on("pageerror", lambda error: faults.append(error.message))
+        page.on("console", lambda line: faults.append(line.text) if "Content Security" in line.text else None)
+        page.goto(address)
+        page.wait_for_selector("#send:enabled")
+        yield page
+    finally:
+        context.close()
     assert not faults, faults

@@ -16,7 +16,7 @@ import httpx
 import nibabel
 import numpy as np
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from clinical_reasoner.config.loading import load_config
 from clinical_reasoner.imaging.phantom_volumes import PhantomParameters, draw_volumes
@@ -27,7 +27,7 @@ from clinical_reasoner.serving.panel import ModelUnavailableError, Panel, Prompt
 from serve.api import build_api
 from serve.page_form import page_form
 from serve.page_routes import FOLDER
-from tests.browser import NARROW, WIDE, opened, served
+from tests.browser import NARROW, WIDE, chromium, opened, served
 from tests.unit.conftest import student_of
 from tests.unit.serve.desks import plain_desk
 from tests.unit.serving.engines import TASK, PlainEngine, reply
@@ -52,9 +52,13 @@ PANEL = Panel(
     operating_point=POINT,
 )
 UNSURE, SURE = reply("direct", "AD", 0.5), reply("direct", "AD", 0.93)
-TEACHER = reply("diagnose_label_first", "MCI", 0.84)
+RATIONALE = (
+    "The patient is 76 years old. The MMSE score of 22 out of 30 is low. The MRI shows mild hippocampal atrophy and "
+    "severe amygdala atrophy, while there is no frontal atrophy. Overall, this fits mild cognitive impairment best."
+)
+TEACHER = reply("diagnose_label_first", "MCI", 0.84, RATIONALE)
 DOWN = ModelUnavailableError("teacher", 503, "no answer")
-HELD_AFTER = 12
+HELD_AFTER = 20
 """Pieces."""
 
 
@@ -73,12 +77,18 @@ class HeldEngine(PlainEngine):
                 await asyncio.sleep(0.01)
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as started:
+        yield started
+
+
 @contextmanager
 def page_over(
-    folder: Path, student: PlainEngine, teacher: PlainEngine, size: tuple[int, int] = WIDE
+    browser: Browser, folder: Path, student: PlainEngine, teacher: PlainEngine, size: tuple[int, int] = WIDE
 ) -> Iterator[Page]:
     desk = plain_desk(PANEL, {"student": student, "teacher": teacher}, folder)
-    with served(build_api(desk)) as address, opened(address, size) as page:
+    with served(build_api(desk)) as address, opened(browser, address, size) as page:
         yield page
 
 
@@ -87,10 +97,12 @@ def choose(page: Page, finding: str, grade: str) -> None:
 
 
 def enter(page: Page) -> None:
+    """As RATIONALE has it, except for the hippocampus; nothing about the amygdala."""
     page.get_by_label("Age").fill("76")
     page.get_by_label("Sex").select_option("Female")
     page.get_by_label("MMSE").fill("22")
     choose(page, "hippocampal_atrophy", "Severe")
+    choose(page, "frontal_atrophy", "No")
 
 
 def has_no_overflow(page: Page) -> bool:
@@ -101,9 +113,9 @@ def claims(page: Page, verdict: str) -> list[str]:
     return [text.partition(" (")[0] for text in page.locator(f"#rationale mark.{verdict}").all_text_contents()]
 
 
-def test_a_patient_is_entered_and_the_answer_arrives_in_pieces(tmp_path: Path) -> None:
+def test_a_patient_is_entered_and_the_answer_arrives_in_pieces(browser: Browser, tmp_path: Path) -> None:
     teacher = HeldEngine(TEACHER)
-    with page_over(tmp_path, PlainEngine(UNSURE), teacher) as page:
+    with page_over(browser, tmp_path, PlainEngine(UNSURE), teacher) as page:
         enter(page)
         page.get_by_role("button", name="Diagnose").click()
         rationale = page.locator("#rationale")
@@ -115,7 +127,7 @@ def test_a_patient_is_entered_and_the_answer_arrives_in_pieces(tmp_path: Path) -
         expect(page.locator("#bars .number")).to_have_text(["8.0 %", "84.0 %", "8.0 %"])
         teacher.go_on.set()
         expect(page.locator("#facts")).to_contain_text("someone/teacher")
-        assert claims(page, "supported") != [] and claims(page, "contradicted") == ["mild hippocampal atrophy"]
+        assert len(claims(page, "supported")) == 3 and claims(page, "contradicted") == ["mild hippocampal atrophy"]
         assert claims(page, "not_in_evidence") == ["severe amygdala atrophy"]
         expect(page.locator("#set")).to_contain_text("90 % coverage")
         expect(page.locator("#notice")).to_contain_text("Research use only")
@@ -125,9 +137,9 @@ def test_a_patient_is_entered_and_the_answer_arrives_in_pieces(tmp_path: Path) -
     assert "is 76 years old" in str(prompt.messages[-1]["content"])
 
 
-def test_a_second_submit_while_one_is_in_work_sends_nothing_and_stop_ends_it(tmp_path: Path) -> None:
+def test_a_second_submit_while_one_is_in_work_sends_nothing_and_stop_ends_it(browser: Browser, tmp_path: Path) -> None:
     teacher = HeldEngine(TEACHER)
-    with page_over(tmp_path, PlainEngine(UNSURE), teacher) as page:
+    with page_over(browser, tmp_path, PlainEngine(UNSURE), teacher) as page:
         enter(page)
         page.get_by_role("radio", name="teacher").check()
         page.evaluate("for (const _ of [1, 2, 3]) document.getElementById('request').requestSubmit()")
@@ -138,8 +150,8 @@ def test_a_second_submit_while_one_is_in_work_sends_nothing_and_stop_ends_it(tmp
     assert (len(teacher.prompts), teacher.closed) == (1, 1)
 
 
-def test_what_must_be_known_stands_above_the_answer_on_a_small_screen(tmp_path: Path) -> None:
-    with page_over(tmp_path, PlainEngine(UNSURE), PlainEngine(DOWN), NARROW) as page:
+def test_what_must_be_known_stands_above_the_answer_on_a_small_screen(browser: Browser, tmp_path: Path) -> None:
+    with page_over(browser, tmp_path, PlainEngine(UNSURE), PlainEngine(DOWN), NARROW) as page:
         page.get_by_role("button", name="Synthetic patient").click()
         page.get_by_role("button", name="Diagnose").click()
         expect(page.locator("#banners")).to_contain_text("Degraded answer")
@@ -148,9 +160,9 @@ def test_what_must_be_known_stands_above_the_answer_on_a_small_screen(tmp_path: 
         assert has_no_overflow(page)
 
 
-def test_a_scan_shows_its_slices_at_once_and_goes_with_the_request(tmp_path: Path) -> None:
+def test_a_scan_shows_its_slices_at_once_and_goes_with_the_request(browser: Browser, tmp_path: Path) -> None:
     student = PlainEngine(SURE)
-    with page_over(tmp_path, student, PlainEngine(DOWN)) as page:
+    with page_over(browser, tmp_path, student, PlainEngine(DOWN)) as page:
         enter(page)
         page.locator("#upload-scan").set_input_files(phantom_scan(tmp_path))
         expect(page.locator("#gallery figure")).to_have_count(4)
@@ -163,18 +175,18 @@ def test_a_scan_shows_its_slices_at_once_and_goes_with_the_request(tmp_path: Pat
         expect(page.locator("#facts")).to_contain_text("label_only")
 
 
-def test_a_file_that_is_no_scan_is_said_beside_it(tmp_path: Path) -> None:
+def test_a_file_that_is_no_scan_is_said_beside_it(browser: Browser, tmp_path: Path) -> None:
     (tmp_path / "scan.nii").write_bytes(b"no scan")
-    with page_over(tmp_path, PlainEngine(SURE), PlainEngine(DOWN)) as page:
+    with page_over(browser, tmp_path, PlainEngine(SURE), PlainEngine(DOWN)) as page:
         page.locator("#upload-scan").set_input_files(tmp_path / "scan.nii")
         expect(page.locator("[data-field=scan] .field-error")).to_be_visible()
         page.get_by_role("button", name="Remove T1").click()
         expect(page.locator(".field-error")).to_have_count(0)
 
 
-def test_findings_of_a_label_map_are_marked_and_what_was_entered_stands(tmp_path: Path) -> None:
+def test_findings_of_a_label_map_are_marked_and_what_was_entered_stands(browser: Browser, tmp_path: Path) -> None:
     seen = {"slices": [], "findings": {"hippocampal_atrophy": "No", "amygdala_atrophy": "Mild"}, "warnings": ["thick"]}
-    with page_over(tmp_path, PlainEngine(SURE), PlainEngine(DOWN)) as page:
+    with page_over(browser, tmp_path, PlainEngine(SURE), PlainEngine(DOWN)) as page:
         page.route("**/v1/slices", lambda route: route.fulfill(json=seen))  # Grades need norms, which a run has.
         enter(page)
         page.locator("#upload-segmentation").set_input_files(phantom_scan(tmp_path))
@@ -189,9 +201,11 @@ def test_findings_of_a_label_map_are_marked_and_what_was_entered_stands(tmp_path
     ("mmse", "place", "message"),
     [("42", "patient.mmse", "30"), ("many", "patient.mmse", "valid integer"), ("", "patient", "nothing is known")],
 )
-def test_what_cannot_be_used_is_said_at_its_field(tmp_path: Path, mmse: str, place: str, message: str) -> None:
+def test_what_cannot_be_used_is_said_at_its_field(
+    browser: Browser, tmp_path: Path, mmse: str, place: str, message: str
+) -> None:
     student = PlainEngine(SURE)
-    with page_over(tmp_path, student, PlainEngine(DOWN)) as page:
+    with page_over(browser, tmp_path, student, PlainEngine(DOWN)) as page:
         page.get_by_label("MMSE").fill(mmse)
         page.get_by_role("button", name="Diagnose").click()
         expect(page.locator(f"[data-field='{place}'] > .field-error")).to_contain_text(message)
@@ -203,8 +217,8 @@ def test_what_cannot_be_used_is_said_at_its_field(tmp_path: Path, mmse: str, pla
     assert student.prompts == []
 
 
-def test_models_that_are_down_and_a_lost_network_are_said(tmp_path: Path) -> None:
-    with page_over(tmp_path, PlainEngine(DOWN), PlainEngine(DOWN)) as page:
+def test_models_that_are_down_and_a_lost_network_are_said(browser: Browser, tmp_path: Path) -> None:
+    with page_over(browser, tmp_path, PlainEngine(DOWN), PlainEngine(DOWN)) as page:
         enter(page)
         page.get_by_role("button", name="Diagnose").click()
         expect(page.locator("#problem")).to_contain_text("Not available at the moment")
@@ -214,10 +228,10 @@ def test_models_that_are_down_and_a_lost_network_are_said(tmp_path: Path) -> Non
         expect(page.get_by_role("button", name="Diagnose")).to_be_enabled()
 
 
-def test_markup_in_texts_is_shown_as_text(tmp_path: Path) -> None:
+def test_markup_in_texts_is_shown_as_text(browser: Browser, tmp_path: Path) -> None:
     attack = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
     echoing = PlainEngine(reply("diagnose_label_first", "AD", 0.9, f"It says {attack} here."))
-    with page_over(tmp_path, PlainEngine(SURE), echoing) as page:
+    with page_over(browser, tmp_path, PlainEngine(SURE), echoing) as page:
         page.get_by_role("radio", name="Free text").check()
         page.get_by_label("Description").fill(attack)
         page.get_by_role("radio", name="teacher").check()
@@ -228,10 +242,10 @@ def test_markup_in_texts_is_shown_as_text(tmp_path: Path) -> None:
         assert "owned" not in page.title()
 
 
-def test_a_file_fills_the_form_and_what_has_no_place_is_said(tmp_path: Path) -> None:
+def test_a_file_fills_the_form_and_what_has_no_place_is_said(browser: Browser, tmp_path: Path) -> None:
     file = tmp_path / "patient.json"
     file.write_text('{"patient": {"mmse": 24, "shoe_size": 44, "findings": {"frontal_atrophy": "Mild"}}}')
-    with page_over(tmp_path, PlainEngine(SURE), PlainEngine(DOWN)) as page:
+    with page_over(browser, tmp_path, PlainEngine(SURE), PlainEngine(DOWN)) as page:
         page.locator("#load-file").set_input_files(file)
         expect(page.get_by_label("MMSE")).to_have_value("24")
         assert page.locator("input[name=finding-frontal_atrophy]:checked").input_value() == "Mild"
@@ -243,15 +257,18 @@ def test_the_page_has_strict_headers_and_names_no_other_host(tmp_path: Path) -> 
     for name, text in texts.items():
         assert re.findall(r"https?://(?!www\.w3\.org/2000/svg)", text) == [], name
         assert "innerHTML" not in text and " style=" not in text, name
-    for path in ("/", *(f"/page/{name}" for name in texts if name != "index.html")):
-        response = fetched(tmp_path, path)
-        assert response.status_code == 200, path
-        assert response.headers["content-security-policy"].startswith("default-src 'self'; img-src 'self' data:;")
-        assert response.headers["x-content-type-options"] == "nosniff"
-    for path in ("/page/index.html", "/page/..%2fapi.py", "/page/none.js"):
-        assert fetched(tmp_path, path).status_code == 404
-    assert not [path for path in fetched(tmp_path, "/openapi.json").json()["paths"] if "page" in path or path == "/"]
-    assert fetched(tmp_path, "/", page=False).status_code == 404
+    with served(build_api(plain_desk(PANEL, {}, tmp_path))) as address:
+        for path in ("", *(f"page/{name}" for name in texts if name != "index.html")):
+            response = httpx.get(address + path)
+            assert response.status_code == 200, path
+            assert response.headers["content-security-policy"].startswith("default-src 'self'; img-src 'self' data:;")
+            assert response.headers["x-content-type-options"] == "nosniff"
+        for path in ("page/index.html", "page/..%2fapi.py", "page/none.js"):
+            assert httpx.get(address + path).status_code == 404
+        documented = httpx.get(address + "openapi.json").json()["paths"]
+        assert not {"/", "/page/{file}", "/v1/form"} & set(documented)
+    with served(build_api(plain_desk(PANEL, {}, tmp_path, page=False))) as address:
+        assert httpx.get(address).status_code == 404
 
 
 def test_the_form_is_made_of_the_task(tmp_path: Path) -> None:
@@ -265,16 +282,6 @@ def test_the_form_is_made_of_the_task(tmp_path: Path) -> None:
     for one in form["fields"]:
         for choice in one["choices"]:
             desk.body_model.model_validate({"patient": {one["name"]: choice["value"]}})
-
-
-def fetched(folder: Path, path: str, **limits: Any) -> httpx.Response:
-    app = build_api(plain_desk(PANEL, {}, folder, **limits))
-
-    async def get() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://endpoint") as client:
-            return await client.get(path)
-
-    return asyncio.run(get())
 
 
 def phantom_scan(folder: Path) -> Path:
