@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -103,8 +104,7 @@ def _bounds(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 def _label(name: str, clauses: str) -> str:
     """`apoe4_copies` -> `APOE4 copies`: a word that the clauses write in capitals is written so."""
-    written = [word.strip("().,") for word in clauses.split()]
-    capitals = {word.lower(): word for word in written if word.isupper()}
+    capitals = {word.lower(): word for word in re.findall(r"\w+", clauses) if word.isupper()}
     words = name.removesuffix(YEARS).split("_")
     return _capital(" ".join(capitals.get(word, word) for word in words))
 
