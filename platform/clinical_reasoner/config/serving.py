@@ -47,7 +47,7 @@ class UploadsConfig(StrictConfig):
     max_side: int = Field(default=1024, ge=8)
     """Longest side of a scan, voxels."""
     max_ratio: float = Field(default=200, ge=1)
-    """Most bytes that a byte of a gzip file may become."""
+    """Most bytes that a byte of a gzip file may become, where it becomes more than 128 MiB."""
     max_pixels: int = Field(default=16_000_000, ge=1000)
     """Largest PNG: width times height."""
     max_pictures: int = Field(default=12, ge=1)

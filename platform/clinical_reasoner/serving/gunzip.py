@@ -9,8 +9,8 @@ from typing import BinaryIO
 from clinical_reasoner.serving.upload_errors import TOO_LARGE, UploadError
 
 MAGIC = b"\x1f\x8b"
-FREE_BYTES = 2**20
-"""Unpacked bytes that no ratio is asked of: a small file of zeros is no bomb."""
+FREE_BYTES = 2**27
+"""Unpacked bytes that no ratio is asked of: a label map of 256 x 256 x 256 doubles, most of them 0, packs 300 to 1."""
 _GZIP = 31
 """zlib's window size with a gzip header and its checksum."""
 _PIECE = 64 * 2**10
@@ -36,8 +36,8 @@ def gunzip(stream: BinaryIO, most_bytes: int, max_ratio: float, field: str) -> b
     """What a gzip file holds, read from the stream's beginning in pieces.
 
     Takes at most `most_bytes` and a piece of memory. Raises UploadError (413) for more than that and for more than
-    `max_ratio` bytes out of one, as declared at the file's end or as they come; and (422) for a file that is damaged,
-    cut off, or followed by anything: a second member hides what the first one's size does not tell.
+    `max_ratio` bytes out of one, beyond FREE_BYTES, as declared at the file's end or as they come; and (422) for a file
+    that is damaged, cut off, or followed by anything: a second member hides what the first one's size does not tell.
     """
     _check_declared(stream, most_bytes, max_ratio, field)
     stream.seek(0)

@@ -278,7 +278,7 @@ def raw(receive: Receive, headers: dict[str, str]) -> int:
 
 
 def test_a_client_that_goes_away_leaves_nothing() -> None:
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"type": "http.request", "body": part("scan", bytes(9000)), "more_body": True},
         {"type": "http.disconnect"},
     ]
