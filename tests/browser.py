@@ -72,7 +72,7 @@ def opened(browser: Browser, address: str, size: tuple[int, int] = WIDE) -> Iter
         context.set_default_timeout(WAIT_MS)
         page = context.new_page()
         page.on("pageerror", lambda error: faults.append(error.message))
-        page.on("console", lambda line: faults.append(line.text) if "Content Security" in line.text else None)
+        page.on("console", lambda line: faults.extend([line.text] * ("Content Security" in line.text)))
         page.goto(address)
         page.wait_for_selector("#send:enabled")
         yield page

@@ -32,7 +32,9 @@ async function start() {
     const place = event.target.closest("[data-field]");
     if (place) clearErrors(place);
   });
-  byId("stop").addEventListener("click", () => running?.abort());
+  byId("stop").addEventListener("click", (event) => {
+    if (event.detail < 2) running?.abort(); // The second click of a double click on Diagnose lands here.
+  });
   byId("copy").addEventListener("click", copy);
   byId("download").addEventListener("click", download);
   byId("send").disabled = false;
