@@ -7,6 +7,7 @@ greedy, as long, with the candidates of each token. The student's engine runs id
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 import tempfile
@@ -32,7 +33,7 @@ from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.distillation.students import served_student
 from clinical_reasoner.errors import UserError
 from clinical_reasoner.evidence.grading import grade_patient
-from clinical_reasoner.llm.engine import engine_environment
+from clinical_reasoner.llm.engine import engine_environment, served_engine_arguments
 from clinical_reasoner.rationales.exemplars import exemplar_choice
 from clinical_reasoner.runs import RunFolder
 from clinical_reasoner.serving.asking import prompt_of
@@ -157,22 +158,24 @@ async def _ask(server: Server, clients: int, requests: int) -> list[float]:
 @contextmanager
 def _plain_server(config: PipelineConfig, folder: Path, chats: list[dict[str, Any]]) -> Iterator[Server]:
     engine, source, port = config.teacher.engine, local_or_name(config.teacher.model), free_port()
-    options: dict[str, Any] = {
-        "model": source,
-        "served-model-name": "teacher",
-        "host": "127.0.0.1",
-        "port": port,
-        "dtype": engine.dtype,
-        "max-model-len": engine.max_model_len,
-        "max-num-seqs": engine.max_num_seqs,
-    }
+    options = {"model": source, "served_model_name": "teacher", "host": "127.0.0.1", "port": port}
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-    command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    if engine.engine_kwargs.get("enforce_eager"):
-        command.append("--enforce-eager")
+    command += _flags({**options, **served_engine_arguments(engine)})
     url = f"http://127.0.0.1:{port}"
     with _running(command, folder / "plain.log", {**QUIET, **engine_environment(engine, source)}, f"{url}/health"):
         yield Server("plain", url, "/v1/chat/completions", chats, [], [], [])
+
+
+def _flags(options: dict[str, Any]) -> list[str]:
+    """Arguments of the engine as vLLM's command line has them."""
+    flags: list[str] = []
+    for name, value in options.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            flags.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            flags += [f"--{flag}", json.dumps(value) if isinstance(value, dict) else str(value)]
+    return flags
 
 
 @contextmanager

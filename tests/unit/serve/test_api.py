@@ -285,7 +285,7 @@ def test_a_batch_is_answered_in_its_order_line_by_line(tmp_path: Path) -> None:
     assert answers[1]["problem"]["errors"][0]["field"] == "patient.mmse"
     assert answers[4]["answer"]["diagnosis"] == "AD"
     rows = records_in(tmp_path)
-    assert sorted((row.item, row.status) for row in rows) == [(0, 200), (1, 422), (2, 200), (3, 422), (4, 200)]  # type: ignore[type-var]
+    assert sorted((row.item, row.status) for row in rows) == [(0, 200), (1, 422), (2, 200), (3, 422), (4, 200)]
     assert len({row.request_id for row in rows}) == 1
 
 

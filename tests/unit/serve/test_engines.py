@@ -255,7 +255,7 @@ def test_an_engine_is_asked_where_serve_says_nothing_about_it(monkeypatch: pytes
 def test_many_health_checks_ask_the_controller_once(running: int, monkeypatch: pytest.MonkeyPatch) -> None:
     async def check() -> list[bool]:
         engine = deployed(PlainHandle())
-        return await asyncio.gather(*(engine.is_running() for _ in range(50)))
+        return list(await asyncio.gather(*(engine.is_running() for _ in range(50))))
 
     asked: list[int] = []
     monkeypatch.setattr("ray.serve.status", status("RUNNING", running, asked))

@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,7 +68,7 @@ class HeldEngine(PlainEngine):
 
     go_on: threading.Event = field(default_factory=threading.Event)
 
-    async def stream(self, prompt: Prompt, *, piecewise: bool) -> AsyncIterator[Reply]:
+    async def stream(self, prompt: Prompt, *, piecewise: bool) -> AsyncGenerator[Reply]:
         told = 0
         async for piece in super().stream(prompt, piecewise=piecewise):
             yield piece

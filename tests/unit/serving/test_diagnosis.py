@@ -221,7 +221,7 @@ def test_what_is_not_listened_to_is_given_up() -> None:
     talk = talk_of(DOWN, reply("diagnose", "MCI", 0.7), piecewise=True)
 
     async def leave_early() -> None:
-        async with aclosing(diagnose("teacher", talk)) as events:  # type: ignore[type-var]
+        async with aclosing(diagnose("teacher", talk)) as events:
             async for event in events:
                 if isinstance(event, TextEvent):
                     break

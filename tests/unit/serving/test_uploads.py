@@ -51,7 +51,7 @@ def sent(tmp_path: Path, phantom: Phantom) -> Sent:
     for name, array in (("scan", phantom.t1), ("segmentation", phantom.labels)):
         image = nib.Nifti1Image(array, phantom.affine)
         files[name] = kept(tmp_path, gzip.compress(image.to_bytes()), f"{name}-0")
-    return Sent(**files, segmenter="phantom")
+    return Sent(scan=files["scan"], segmentation=files["segmentation"], segmenter="phantom")
 
 
 def norm_at(phantom: Phantom, w: float, **changed: object) -> Norm:
