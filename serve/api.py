@@ -74,11 +74,12 @@ def build_api(desk: Desk) -> FastAPI:
         add_batch_routes,
         add_slice_routes,
         add_openai_routes,
-        add_fhir_routes,
         add_health_routes,
         add_metrics_routes,
     ):
         add(api, desk)
+    if desk.codes is not None:
+        add_fhir_routes(api, desk, desk.codes)
     if desk.limits.page:
         add_page_routes(api, desk)
     return api
@@ -89,8 +90,10 @@ async def _invalid(_: Request, error: Exception) -> Response:
     return _unusable(field_errors(error.errors()))
 
 
-async def _refused(_: Request, error: Exception) -> Response:
+async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
+    if error.problem.status == 401:
+        request.app.desk.meters.limited("key")
     return respond(error.problem, error.headers)
 
 

@@ -9,6 +9,7 @@ RayService take these from their own options (`http_options`).
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 from contextlib import suppress
 from typing import Any
@@ -55,6 +56,7 @@ def build(args: dict[str, Any], *, listens: bool = False) -> serve.Application:
 
     `listens`: whether the caller starts Ray Serve's proxy by `serving.host`, `serving.port` and `serving.tls`.
     """
+    os.environ.update(QUIET)  # `serve run` builds the application before it starts Ray
     endpoint = EndpointArgs.model_validate(args)
     config = load_config(PipelineConfig, endpoint.config, endpoint.overrides)
     if config.teacher.base_url or config.teacher.deployment:

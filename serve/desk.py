@@ -37,7 +37,8 @@ class Desk:
     recorder: Recorder
     meters: Meters
     scans: ScanRoom
-    codes: FhirCodes
+    codes: FhirCodes | None
+    """None leaves `/fhir` out."""
     norms: Norms
     """Of the run, for volumes that are sent; empty where the run has none."""
     cut_points: tuple[float, ...]

@@ -16,6 +16,7 @@ from serve.access import Caller
 from serve.answering import answer, events
 from serve.bodies import Parts, is_form, read_json, read_parts
 from serve.desk import Desk
+from serve.form_docs import form_schema
 from serve.ledger import Visit, request_id_of
 from serve.problems import Refused, problem_docs, refuse
 from serve.streams import ClosingStream
@@ -118,21 +119,12 @@ def _documented_response() -> dict[int | str, dict[str, Any]]:
 def _documented_request(desk: Desk) -> dict[str, Any]:
     schema = {"$ref": f"#/components/schemas/{desk.body_model.__name__}"}
     examples = {name: {"value": body} for name, body in desk.examples().items()}
-    file = {"type": "string", "format": "binary"}
-    parts = {
-        "request": {**schema},
-        "scan": {**file, "description": "T1-weighted scan, NIfTI (.nii, .nii.gz)."},
-        "segmentation": {**file, "description": "Label map with FreeSurfer's ids, NIfTI: graded by the run's norms."},
-        "segmenter": {"type": "string", "description": "What made the label map, e.g. `freesurfer-7.4`."},
-        "slices": {"type": "array", "items": file, "description": "PNG pictures."},
-    }
-    multipart = {"schema": {"type": "object", "required": ["request"], "properties": parts}}
     return {
         "requestBody": {
             "required": True,
             "content": {
                 "application/json": {"schema": schema, "examples": examples},
-                "multipart/form-data": multipart,
+                "multipart/form-data": {"schema": form_schema()},
             },
         }
     }

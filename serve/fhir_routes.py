@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
 from clinical_reasoner.serving.fhir_capability import FHIR_MEDIA_TYPE, capabilities
+from clinical_reasoner.serving.fhir_codes import FhirCodes
 from clinical_reasoner.serving.fhir_json import BundleError, parse_json
 from clinical_reasoner.serving.fhir_outcome import outcome
 from clinical_reasoner.serving.fhir_reading import BundleReading, read_bundle
@@ -62,7 +63,7 @@ class _FhirRoute(APIRoute):
         return handled
 
 
-def add_fhir_routes(api: FastAPI, desk: Desk) -> None:
+def add_fhir_routes(api: FastAPI, desk: Desk, codes: FhirCodes) -> None:
     router = APIRouter(route_class=_FhirRoute, default_response_class=FhirResponse)
     started = datetime.now(UTC)
 
@@ -74,10 +75,10 @@ def add_fhir_routes(api: FastAPI, desk: Desk) -> None:
     ) -> Response:
         """A Bundle with one Patient and its Observations in, a Bundle with a DiagnosticReport out."""
         visit = Visit(desk, caller, request_id_of(request), "fhir")
-        reading, body = await _read(request, visit, model)
+        reading, body = await _read(request, visit, codes, model)
         response = await answer(visit, body)
         now = datetime.now(UTC)
-        return FhirResponse(await asyncio.to_thread(write_report, response, reading, desk.codes, desk.panel.task, now))
+        return FhirResponse(await asyncio.to_thread(write_report, response, reading, codes, desk.panel.task, now))
 
     @router.get("/fhir/metadata", responses={200: _content("CapabilityStatement", "What is offered.")})
     async def fhir_metadata() -> Response:
@@ -87,14 +88,16 @@ def add_fhir_routes(api: FastAPI, desk: Desk) -> None:
     api.include_router(router)
 
 
-async def _read(request: Request, visit: Visit, model: ModelChoice) -> tuple[BundleReading, DiagnoseRequest]:
+async def _read(
+    request: Request, visit: Visit, codes: FhirCodes, model: ModelChoice
+) -> tuple[BundleReading, DiagnoseRequest]:
     """Raises Refused, once that is recorded."""
     desk = visit.desk
     try:
         _check_media_type(request)
         content = await read_json(request, desk.limits.max_body_mib)
         # Hundreds of Observations take a fraction of a second, which other requests need not wait for.
-        return await asyncio.to_thread(_understood, content, desk, model)
+        return await asyncio.to_thread(_understood, content, desk, codes, model)
     except BundleError as error:
         refusal = Refused(error.problem)
     except UploadError as error:
@@ -105,8 +108,10 @@ async def _read(request: Request, visit: Visit, model: ModelChoice) -> tuple[Bun
     raise refusal
 
 
-def _understood(content: bytes, desk: Desk, model: ModelChoice) -> tuple[BundleReading, DiagnoseRequest]:
-    reading = read_bundle(parse_json(content), desk.panel.task, desk.codes, desk.norms, desk.cut_points)
+def _understood(
+    content: bytes, desk: Desk, codes: FhirCodes, model: ModelChoice
+) -> tuple[BundleReading, DiagnoseRequest]:
+    reading = read_bundle(parse_json(content), desk.panel.task, codes, desk.norms, desk.cut_points)
     return reading, reading.request(desk.body_model, model)
 
 
@@ -155,7 +160,7 @@ def _documented_request(desk: Desk) -> dict[str, Any]:
             "entry": {"type": "array", "items": entry, "minItems": 1, "maxItems": MOST_ENTRIES},
         },
     }
-    file = Path(desk.limits.fhir_codes).with_name(EXAMPLE_FILE)
-    example = {"example": json.loads(file.read_text(encoding="utf-8"))} if file.is_file() else {}
+    file = Path(desk.limits.fhir_codes).with_name(EXAMPLE_FILE) if desk.limits.fhir_codes else None
+    example = {"example": json.loads(file.read_text(encoding="utf-8"))} if file and file.is_file() else {}
     content = {kind: {"schema": schema, **example} for kind in MEDIA_TYPES}
     return {"requestBody": {"required": True, "content": content}}

@@ -12,6 +12,7 @@ from ray.serve.handle import DeploymentHandle
 
 from clinical_reasoner.serving.schema import AnsweredBy
 from serve.api import build_api
+from serve.bodies import remove_leftovers
 from serve.engines import DeployedEngine
 from serve.run_parts import Parts, make_desk
 from serve.upkeep import keep_up
@@ -31,6 +32,7 @@ class DiagnosisIngress:
             "teacher": DeployedEngine("teacher", teacher, config.teacher.engine, config.teacher.sampling),
         }
         self._parts = parts
+        remove_leftovers()
         self._desk = make_desk(parts, self._engines, serve.get_replica_context().replica_tag)
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -5,12 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from clinical_reasoner.serving.audit import load_audit_key
-from clinical_reasoner.serving.audit_files import audit_places
-from clinical_reasoner.serving.audit_log import open_audit_log
-from clinical_reasoner.serving.fhir_codes import FhirCodes, read_codes
-from clinical_reasoner.serving.uploads import UploadRules
-
 from clinical_reasoner.cluster import local_or_name
 from clinical_reasoner.config.pipeline import PipelineConfig
 from clinical_reasoner.distillation.students import served_student
@@ -22,9 +16,14 @@ from clinical_reasoner.llm.control_tokens import control_tokens
 from clinical_reasoner.llm.prompting import Exemplar, load_exemplars
 from clinical_reasoner.rationales.exemplars import exemplar_choice
 from clinical_reasoner.runs import RunFolder
+from clinical_reasoner.serving.audit import load_audit_key
+from clinical_reasoner.serving.audit_files import audit_places
+from clinical_reasoner.serving.audit_log import open_audit_log
+from clinical_reasoner.serving.fhir_codes import FhirCodes, read_codes
 from clinical_reasoner.serving.keys import read_keyring
 from clinical_reasoner.serving.panel import Engine, Panel, student_role, teacher_role
 from clinical_reasoner.serving.schema import AnsweredBy
+from clinical_reasoner.serving.uploads import UploadRules
 from clinical_reasoner.stages import model_fingerprint
 from clinical_reasoner.task import load_task
 from serve.access import Door
@@ -44,7 +43,7 @@ class Parts:
     example: Exemplar
     points: PointFile
     norms: Norms
-    codes: FhirCodes
+    codes: FhirCodes | None
 
 
 def make_parts(config: PipelineConfig, student: str) -> Parts:
@@ -60,7 +59,7 @@ def make_parts(config: PipelineConfig, student: str) -> Parts:
         example=shown_exemplar(panel),
         points=points,
         norms=_norms(config),
-        codes=read_codes(config.serving.fhir_codes, panel.task),
+        codes=read_codes(config.serving.fhir_codes, panel.task) if config.serving.fhir_codes else None,
     )
 
 

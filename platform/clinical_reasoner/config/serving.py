@@ -102,8 +102,8 @@ class ServingConfig(StrictConfig):
     """How often the operating point and the file of API keys are looked at for a change, seconds."""
     api_keys: str | None = None
     """File of hashed API keys, made by jobs/create_api_key.py; None lets everybody in who reaches the port."""
-    fhir_codes: str = "configs/serving/fhir_codes.yaml"
-    """Which code of an Observation means which field or measure."""
+    fhir_codes: str | None = "configs/serving/fhir_codes.yaml"
+    """Which code of an Observation means which field or measure of the task; None leaves `/fhir` out."""
     max_ongoing_requests: int = Field(default=192, ge=1)
     """Patients in the endpoint at a time, worked on or waiting; one more is answered 503."""
     max_queued_requests: int = Field(default=128, ge=1)

@@ -37,7 +37,9 @@ def panel() -> Panel:
 def api(folder: Path, student: Said = SURE, teacher: Said = TEACHER, **limits: Any) -> FastAPI:
     engines: Any = {"student": PlainEngine(student), "teacher": PlainEngine(teacher)}
     made = FastAPI()
-    add_fhir_routes(made, plain_desk(panel(), engines, folder, **limits))
+    desk = plain_desk(panel(), engines, folder, **limits)
+    assert desk.codes is not None
+    add_fhir_routes(made, desk, desk.codes)
     return made
 
 

@@ -192,9 +192,14 @@ def test_refusals_at_the_door_are_in_openais_form() -> None:
 
 def test_every_answer_is_recorded_before_it_goes_out_and_without_its_text() -> None:
     _, desk = api_and_desk = serve(whole())
-    assert post(api_and_desk[0], headers={"x-request-id": "r-1"}).status_code == 200
+    assert post(api_and_desk[0], headers={"x-request-id": "0f8fad5b-d9cb-469f-a165-70867728950e"}).status_code == 200
     row = desk.rows[0]
-    assert (row.request_id, row.key_id, row.form, row.status) == ("r-1", "key", "chat", 200)
+    assert (row.request_id, row.key_id, row.form, row.status) == (
+        "0f8fad5b-d9cb-469f-a165-70867728950e",
+        "key",
+        "chat",
+        200,
+    )
     assert (row.outcome, row.answered_by, row.model, row.prompt_tokens) == ("answered", "teacher", "plain", 7)
     assert CANARY not in row.model_dump_json()
 
