@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if own:
         place, others = items.index(own[0]), [item for item in items if item not in own]
         for name in LAST_OF_THE_ENDPOINT:
-            own = sorted(own, key=lambda item: item.path.name == name)  # noqa: B023 -- used at once
+            own = sorted(own, key=lambda item: item.path.name == name)
         items[:] = [*others[:place], *own, *others[place:]]
 
 

@@ -1,4 +1,4 @@
-"""The endpoint as a real process: Ray Serve, two vLLM engines, HTTP. The student base stands in for a trained student."""
+"""The endpoint as a real process: Ray Serve, two vLLM engines, HTTP; the student base stands in for a student."""
 
 from __future__ import annotations
 

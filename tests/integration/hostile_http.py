@@ -70,7 +70,11 @@ def raw_requests() -> dict[str, bytes]:
         "key with orders": POST + HOST + b"Authorization: Bearer ' OR 1=1 --\r\n" + TYPE + LENGTH + end + GOOD,
         "key of other letters": POST + HOST + b"X-Api-Key: \xe2\x82\xac\xff\r\n" + TYPE + LENGTH + end + GOOD,
         "key in another scheme": POST + HOST + b"Authorization: Digest KEY\r\n" + TYPE + LENGTH + end + GOOD,
-        "smuggled request": WHOLE + b"Content-Length: 4\r\n" + CHUNKED + end + b"5c\r\nGET /admin HTTP/1.1\r\n\r\n0\r\n\r\n",
+        "smuggled request": WHOLE
+        + b"Content-Length: 4\r\n"
+        + CHUNKED
+        + end
+        + b"5c\r\nGET /admin HTTP/1.1\r\n\r\n0\r\n\r\n",
         "upgrade": b"GET /v1/diagnose HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n" + HOST + end,
     }
 

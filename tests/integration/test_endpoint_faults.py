@@ -133,7 +133,9 @@ def test_a_killed_engine_gives_no_wrong_answer_and_comes_back(
     assert wrong == []
     assert all(CANARY not in one.text for one in running.outcomes if one.status != 200)
     degraded = [one for one in running.good() if one.answer["degraded"]]
-    assert all((one.model, one.answer["answered_by"], one.answer["refer"]) == ("auto", "student", True) for one in degraded)
+    assert all(
+        (one.model, one.answer["answered_by"], one.answer["refer"]) == ("auto", "student", True) for one in degraded
+    )
     stood_in = [one for one in running.good() if "student not available" in one.answer["routing"]]
     assert degraded if role == "teacher" else stood_in, "`auto` went on with the other model"
     assert endpoint.process.poll() is None

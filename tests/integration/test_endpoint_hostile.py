@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -32,7 +31,7 @@ class Sent:
 
 
 @pytest.fixture(scope="module")
-def sent(endpoint: Endpoint) -> Iterator[Sent]:
+def sent(endpoint: Endpoint) -> Sent:
     """All of them, a few at a time, between two looks at the memory; the first ones warm up what is used later."""
     process = replica(endpoint, "diagnosis")
     for case in CASES[::40]:
@@ -42,7 +41,7 @@ def sent(endpoint: Endpoint) -> Iterator[Sent]:
         answers = list(pool.map(lambda case: send(endpoint, case), CASES))
     seconds = time.monotonic() - started
     assert process.is_running(), "the HTTP side was started anew"
-    yield Sent(list(zip(CASES, answers, strict=True)), seconds, before, mib(process))
+    return Sent(list(zip(CASES, answers, strict=True)), seconds, before, mib(process))
 
 
 def test_there_are_at_least_200_that_differ() -> None:
@@ -73,8 +72,8 @@ def test_the_endpoint_lives_and_its_memory_is_back(
     eventually(lambda: mib(process) < sent.before_mib + GROWTH_MIB, 20, "memory of the HTTP side is back")
     with capsys.disabled():
         print(
-            f"\nhostile: {len(sent.answers)} inputs in {sent.seconds:.0f} s; HTTP side {sent.before_mib:.0f} MiB before, "
-            f"{sent.after_mib:.0f} after, {mib(process):.0f} now"
+            f"\nhostile: {len(sent.answers)} inputs in {sent.seconds:.0f} s; HTTP side "
+            f"{sent.before_mib:.0f} MiB before, {sent.after_mib:.0f} after, {mib(process):.0f} now"
         )
     assert sent.seconds < LIMIT_S
     assert endpoint.client.get("/readyz").status_code == 200
