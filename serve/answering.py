@@ -9,13 +9,12 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from clinical_reasoner.serving.audit import LabelProbability
-from clinical_reasoner.serving.uploads import Upload
-
 from clinical_reasoner.serving.case import Case, read_case
 from clinical_reasoner.serving.diagnosis import Conversation, diagnose
 from clinical_reasoner.serving.events import Answered, Event
 from clinical_reasoner.serving.panel import ModelUnavailableError, Panel
 from clinical_reasoner.serving.schema import DiagnoseRequest, DiagnoseResponse, FieldError
+from clinical_reasoner.serving.uploads import Upload
 from serve.desk import Desk
 from serve.ledger import UnrecordedError, Visit
 from serve.problems import Refused, refuse
@@ -86,9 +85,9 @@ async def recorded(visit: Visit, said: dict[str, Any]) -> AsyncIterator[None]:
         except Exception as error:
             # Its message may hold the patient, and Ray Serve would log it: only its class goes out of here.
             LOG.error("request %s failed: %s", visit.request_id, type(error).__name__)
-            refusal = refuse(500, "the request failed; the log has the kind of error")
-            await visit.refused(refusal, "failed", **said)
-            raise refusal from None
+            failure = refuse(500, "the request failed; the log has the kind of error")
+            await visit.refused(failure, "failed", **said)
+            raise failure from None
 
 
 @asynccontextmanager

@@ -94,4 +94,4 @@ def stop(*, alone: bool) -> None:
     with suppress(TimeoutError):
         serve.delete(APPLICATION)
     if alone:
-        serve.shutdown()
+        serve.shutdown()  # type: ignore[no-untyped-call]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
-from clinical_reasoner.serving.uploads import UploadError
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from clinical_reasoner.serving.schema import DiagnoseResponse, Problem
+from clinical_reasoner.serving.uploads import UploadError
 from serve.access import Caller
 from serve.answering import answer
 from serve.bodies import read_json
@@ -21,6 +21,7 @@ from serve.desk import Desk
 from serve.diagnose_routes import validated
 from serve.ledger import Visit, request_id_of
 from serve.problems import Refused, problem_docs, refuse
+from serve.streams import ClosingStream
 from serve.upload_problems import refused as upload_refused
 
 NDJSON = "application/x-ndjson"
@@ -56,7 +57,8 @@ def add_batch_routes(api: FastAPI, desk: Desk) -> None:
         request_id = request_id_of(request)
         lines = await _read_lines(request, Visit(desk, caller, request_id, "batch"))
         visits = [Visit(desk, caller, request_id, "batch", item) for item in range(len(lines))]
-        return StreamingResponse(_answered(lines, visits), media_type=NDJSON)
+        answered = _answered(lines, visits)
+        return ClosingStream(answered, answered, NDJSON)
 
 
 async def _read_lines(request: Request, visit: Visit) -> list[bytes]:
@@ -80,7 +82,7 @@ async def _read_lines(request: Request, visit: Visit) -> list[bytes]:
         raise
 
 
-async def _answered(lines: list[bytes], visits: list[Visit]) -> AsyncIterator[str]:
+async def _answered(lines: list[bytes], visits: list[Visit]) -> AsyncGenerator[str]:
     """As many at a time as `serving.batch_at_a_time`, given out in their order."""
     waiting: deque[asyncio.Task[BatchLine]] = deque()
     at_a_time = visits[0].desk.limits.batch_at_a_time

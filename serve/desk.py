@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from clinical_reasoner.serving.audit import input_hmac
-from clinical_reasoner.serving.fhir_codes import FhirCodes
+from pydantic import BaseModel
 
 from clinical_reasoner.config.serving import ServingConfig
 from clinical_reasoner.imaging.norms import Norms
 from clinical_reasoner.llm.prompting import Exemplar
+from clinical_reasoner.serving.audit import input_hmac
 from clinical_reasoner.serving.case import example_requests
+from clinical_reasoner.serving.fhir_codes import FhirCodes
 from clinical_reasoner.serving.panel import Engine, Panel
 from clinical_reasoner.serving.schema import AnsweredBy, DiagnoseRequest, request_model
 from serve.access import Door
@@ -56,6 +57,6 @@ class Desk:
         """Bodies for the documentation and the page, by name."""
         return example_requests(self.body_model, self.example, self.panel.task)
 
-    def input_hmac(self, body: DiagnoseRequest, files: Iterable[bytes] = ()) -> str:
+    def input_hmac(self, body: BaseModel, files: Iterable[bytes] = ()) -> str:
         """Of the audit record."""
         return input_hmac(body, self.audit_key, files)

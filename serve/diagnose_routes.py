@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 from typing import Annotated, Any
 
-from clinical_reasoner.serving.uploads import Upload, UploadError
 from fastapi import Depends, FastAPI, Query, Request
-from fastapi.responses import StreamingResponse
 from pydantic import ValidationError
 
 from clinical_reasoner.serving.events import Answered, Event, ProbabilitiesEvent, TextEvent, TierEvent
 from clinical_reasoner.serving.schema import DiagnoseRequest, DiagnoseResponse, field_errors
+from clinical_reasoner.serving.uploads import Upload, UploadError
 from serve.access import Caller
 from serve.answering import answer, events
 from serve.bodies import Parts, is_form, read_json, read_parts
 from serve.desk import Desk
 from serve.ledger import Visit, request_id_of
 from serve.problems import Refused, problem_docs, refuse
+from serve.streams import ClosingStream
 from serve.upload_problems import refused as upload_refused
 
 SSE_MEDIA_TYPE = "text/event-stream"
@@ -54,8 +53,7 @@ def add_diagnose_routes(api: FastAPI, desk: Desk) -> None:
         steps = events(visit, body, upload)
         # What is refused at once still has its own status.
         first = await anext(steps)
-        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        return StreamingResponse(_sent(first, steps), media_type=SSE_MEDIA_TYPE, headers=headers)
+        return ClosingStream(_sent(first, steps), steps, SSE_MEDIA_TYPE)
 
 
 async def read_request(request: Request, visit: Visit) -> tuple[DiagnoseRequest, Upload | None]:
@@ -95,10 +93,9 @@ async def _read_files(parts: Parts, body: DiagnoseRequest, desk: Desk) -> Upload
 
 async def _sent(first: Event, steps: AsyncIterator[Event]) -> AsyncIterator[str]:
     try:
-        async with aclosing(steps):  # type: ignore[type-var]
-            yield _line(first)
-            async for event in steps:
-                yield _line(event)
+        yield _line(first)
+        async for event in steps:
+            yield _line(event)
     except Refused as refusal:
         yield _event("problem", refusal.problem.model_dump(mode="json"))
 

@@ -1,6 +1,6 @@
 """`POST /fhir/$diagnose` and `GET /fhir/metadata`: FHIR R4 in and out, refusals as OperationOutcome."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: FastAPI reads the dependency, which is made at run time.
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ from serve.answering import answer
 from serve.bodies import read_json
 from serve.desk import Desk
 from serve.ledger import Visit, request_id_of
-from serve.problems import Refused, refuse
+from serve.problems import Refused, refuse, respond
 from serve.upload_problems import refused as upload_refused
 
 LOG = logging.getLogger("ray.serve")
@@ -118,7 +118,10 @@ def _check_media_type(request: Request) -> None:
 
 
 def _refusal(content: Problem, headers: Mapping[str, str] | None = None) -> Response:
-    return FhirResponse(outcome(content), content.status, dict(headers or {}))
+    # The headers, such as Retry-After, are those of the problem.
+    sent = respond(content, headers).headers
+    kept = {name: sent[name] for name in ("retry-after", "www-authenticate") if name in sent}
+    return FhirResponse(outcome(content), content.status, kept)
 
 
 def _documented() -> dict[int | str, dict[str, Any]]:

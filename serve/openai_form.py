@@ -43,7 +43,9 @@ class OpenAiRoute(APIRoute):
             except Refused as refusal:
                 # The headers, such as Retry-After, are those of the problem.
                 headers = dict(respond(refusal.problem, refusal.headers).headers)
-                kept = {name: headers[name] for name in ("retry-after", "www-authenticate") if name in headers}
+                kept: dict[str, str] = {
+                    name: headers[name] for name in ("retry-after", "www-authenticate") if name in headers
+                }
                 return JSONResponse(openai_error(refusal).model_dump(), refusal.problem.status, kept)
             except HTTPException as error:
                 content = ErrorContent(message="the request cannot be used", type=_type(error.status_code))

@@ -9,11 +9,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
-from clinical_reasoner.serving.uploads import UploadError
 from fastapi import APIRouter, Depends, FastAPI, Request
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field, ValidationError
-from starlette.types import Receive, Scope, Send
 
 from clinical_reasoner.llm.prompting import PROMPT_VERSION
 from clinical_reasoner.serving.chat import (
@@ -26,6 +23,7 @@ from clinical_reasoner.serving.chat import (
 )
 from clinical_reasoner.serving.panel import ModelUnavailableError
 from clinical_reasoner.serving.schema import AnsweredBy, FieldError, field_errors
+from clinical_reasoner.serving.uploads import UploadError
 from serve.access import Caller
 from serve.answering import place, recorded
 from serve.bodies import read_json
@@ -33,6 +31,7 @@ from serve.desk import Desk
 from serve.ledger import Visit, request_id_of
 from serve.openai_form import OpenAiRoute, chat_docs, error_docs, openai_error
 from serve.problems import Refused, refuse
+from serve.streams import ClosingStream
 
 OWNER = "clinical-reasoner"
 _SSE = "text/event-stream"
@@ -63,18 +62,6 @@ class ModelList(BaseModel):
     data: list[ModelCard]
 
 
-class _Stream(StreamingResponse):
-    """Of chunks whose generation ends when the client does not listen any more."""
-
-    def __init__(self, first: dict[str, Any], chunks: AsyncGenerator[dict[str, Any]], body: ChatRequest) -> None:
-        super().__init__(_events(first, chunks, body), media_type=_SSE, headers={"cache-control": "no-store"})
-        self._chunks = chunks
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with aclosing(self._chunks):
-            await super().__call__(scope, receive, send)
-
-
 def add_openai_routes(api: FastAPI, desk: Desk) -> None:
     router = APIRouter(route_class=OpenAiRoute, tags=["OpenAI"])
     entered = Annotated[Caller, Depends(desk.door.enter)]
@@ -86,7 +73,7 @@ def add_openai_routes(api: FastAPI, desk: Desk) -> None:
         responses={**_STREAM_DOCS, **error_docs(*_CHAT_FAILURES)},
         openapi_extra=chat_docs(),
     )
-    async def create_chat_completion(request: Request, caller: entered) -> Any:  # type: ignore[valid-type]
+    async def create_chat_completion(request: Request, caller: entered) -> Any:
         """The messages as they are, without a prompt of this endpoint: no diagnosis, no calibration, no referral."""
         visit = Visit(desk, caller, request_id_of(request), "chat")
         body = await _read(request, visit)
@@ -94,18 +81,18 @@ def add_openai_routes(api: FastAPI, desk: Desk) -> None:
             return await _whole(visit, body)
         chunks = _generate(visit, body)
         first = await anext(chunks)  # what is refused at once still has its own status
-        return _Stream(first, chunks, body)
+        return ClosingStream(_events(first, chunks, body), chunks, _SSE)
 
     @router.get("/v1/models", responses=error_docs(401, 429))
-    async def list_models(caller: entered) -> ModelList:  # type: ignore[valid-type]
+    async def list_models(caller: entered) -> ModelList:
         """Both models, or those that the API key may ask."""
-        return ModelList(data=[_card(desk, name, started) for name in desk.engines if name in caller.models])  # type: ignore[attr-defined]
+        return ModelList(data=[_card(desk, name, started) for name in desk.engines if name in caller.models])
 
     @router.get("/v1/models/{model}", responses=error_docs(401, 404, 429))
-    async def retrieve_model(model: str, caller: entered) -> ModelCard:  # type: ignore[valid-type]
+    async def retrieve_model(model: str, caller: entered) -> ModelCard:
         """One of them."""
         for name in desk.engines:
-            if name == model and name in caller.models:  # type: ignore[attr-defined]
+            if name == model and name in caller.models:
                 return _card(desk, name, started)
         raise refuse(404, "no such model; GET /v1/models lists them")
 
@@ -181,7 +168,7 @@ async def _generate(visit: Visit, body: ChatRequest) -> AsyncGenerator[dict[str,
     usage: dict[str, Any] = {}
     async with recorded(visit, said), place(desk):
         try:
-            async with aclosing(desk.engines[body.model].chat(engine_request(body, role.control_tokens))) as pieces:  # type: ignore[type-var]
+            async with aclosing(desk.engines[body.model].chat(engine_request(body, role.control_tokens))) as pieces:
                 while True:
                     async with asyncio.timeout_at(deadline):
                         piece = await anext(pieces, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -52,8 +53,8 @@ def page_form(
 ) -> dict[str, Any]:
     """The form as JSON. A disease is data: the page knows none.
 
-    `grades` run from unaffected to most affected, the first of `models` is preset, and `examples` are bodies of requests
-    about nobody, by name.
+    `grades` run from unaffected to most affected, the first of `models` is preset, and `examples` are bodies of
+    requests about nobody, by name.
     """
     properties = body_model.model_json_schema()["$defs"]["Patient"]["properties"]
     return {
@@ -103,7 +104,7 @@ def _bounds(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 def _label(name: str, clauses: str) -> str:
     """`apoe4_copies` -> `APOE4 copies`: a word that the clauses write in capitals is written so."""
-    capitals = {word.strip("().,").lower(): word.strip("().,") for word in clauses.split() if word.strip("().,").isupper()}
+    capitals = {word.lower(): word for word in re.findall(r"\w+", clauses) if word.isupper()}
     words = name.removesuffix(YEARS).split("_")
     return _capital(" ".join(capitals.get(word, word) for word in words))
 

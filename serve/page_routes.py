@@ -27,7 +27,9 @@ HEADERS = {
 
 
 def add_page_routes(api: FastAPI, desk: Desk) -> None:
-    """`GET /`, `GET /page/{file}` and `GET /v1/form`, in no OpenAPI document and open to everybody: no patient is there."""
+    """`GET /`, `GET /page/{file}` and `GET /v1/form`: in no OpenAPI document, and open to everybody, as no patient is
+    there.
+    """
     files = {file.name: file.read_bytes() for file in sorted(FOLDER.iterdir()) if file.suffix in TYPES}
     content = page_form(desk.panel.task, desk.body_model, desk.limits, desk.examples())
 

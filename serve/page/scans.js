@@ -10,6 +10,10 @@ const FILES = [
   { name: "segmentation", label: "Label map", hint: "NIfTI", accept: ".nii,.nii.gz,.gz" },
   { name: "slices", label: "Slices", hint: "PNG, one or more", accept: ".png,image/png", multiple: true },
 ];
+const TEXTS = [
+  { name: "segmenter", label: "Segmenter", hint: "and version", example: "freesurfer-7.4" },
+  { name: "field_strength_t", label: "Field strength", hint: "tesla", example: "3" },
+];
 const MIB = 1024 * 1024;
 
 let limits;
@@ -18,14 +22,11 @@ let running = null;
 /** `form`: what GET v1/form gave. */
 export function buildUploads(form) {
   limits = form;
-  const segmenter = make("input", { id: "upload-segmenter", type: "text", placeholder: "e.g. freesurfer-7.4", spellcheck: "false" });
-  const label = make("label", { class: "label", for: "upload-segmenter", text: "Segmenter" });
-  label.append(make("small", { text: " software that made the label map" }));
   const rows = FILES.map(rowOf);
-  rows.splice(2, 0, make("div", { "data-field": "segmenter", id: "segmenter-row", hidden: true }, label, segmenter));
+  rows.splice(2, 0, make("div", { id: "label-map-texts", class: "fields", hidden: true }, ...TEXTS.map(textOf)));
   byId("uploads").replaceChildren(...rows);
-  segmenter.addEventListener("change", preview);
   byId("fields").addEventListener("change", () => hasLabelMap() && preview()); // Norms are those of an age and a sex.
+  for (const { name } of TEXTS) byId(`upload-${name}`).addEventListener("change", preview);
   for (const { name } of FILES) {
     byId(`upload-${name}`).addEventListener("change", preview);
     byId(`remove-${name}`).addEventListener("click", () => {
@@ -40,14 +41,15 @@ export function buildUploads(form) {
 export function addFiles(body) {
   const chosen = FILES.flatMap(({ name }) => filesOf(name).map((file) => [name, file]));
   for (const [name, file] of chosen) body.append(name, file);
-  const segmenter = byId("upload-segmenter").value.trim();
-  if (hasLabelMap() && segmenter) body.append("segmenter", segmenter);
+  for (const { name } of TEXTS) {
+    const text = byId(`upload-${name}`).value.trim();
+    if (text && hasLabelMap()) body.append(name, text);
+  }
   return chosen.length > 0;
 }
 
 export function clearUploads() {
-  for (const { name } of FILES) byId(`upload-${name}`).value = "";
-  byId("upload-segmenter").value = "";
+  for (const { name } of [...FILES, ...TEXTS]) byId(`upload-${name}`).value = "";
   return preview();
 }
 
@@ -60,42 +62,43 @@ export async function preview() {
   running?.abort();
   clearErrors(byId("uploads"));
   for (const { name } of FILES) byId(`remove-${name}`).hidden = !filesOf(name).length;
-  byId("segmenter-row").hidden = !hasLabelMap();
-  showWarnings([]);
-  byId("gallery").hidden = true;
-  const pictures = await Promise.all(filesOf("slices").map(asPicture));
-  if (!fits()) return say("");
-  if (!filesOf("scan").length && !hasLabelMap()) {
-    markFindings({});
-    showPictures(pictures);
-    return say(pictures.length ? countOf(pictures) : "");
-  }
+  byId("label-map-texts").hidden = !hasLabelMap();
+  showSeen({ slices: [], findings: {}, warnings: [] });
+  const body = new FormData();
+  if (!fits() || !addFiles(body)) return;
+  const { findings, ...patient } = readPatient(true);
+  if (Object.keys(patient).length) body.append("request", JSON.stringify({ patient }));
   const asked = (running = new AbortController());
-  say("Reading the scan …");
+  say("Reading the files …");
   try {
-    const body = new FormData();
-    addFiles(body);
-    body.delete("slices");
-    const { findings, ...patient } = readPatient(true);
-    if (Object.keys(patient).length) body.append("request", JSON.stringify({ patient }));
     const seen = await fetchJson("v1/slices", { method: "POST", body, signal: asked.signal });
-    const shown = [...seen.slices.map((one) => [one.name, `data:image/png;base64,${one.png_base64}`]), ...pictures];
-    showPictures(shown);
-    const filled = markFindings(seen.findings);
-    showWarnings(seen.warnings);
-    const graded = Object.keys(seen.findings).length;
-    say(countOf(shown) + (graded ? ` ${filled} of ${graded} findings of the label map filled in; what you entered stands.` : ""));
+    showSeen(seen);
   } catch (error) {
-    if (error.name === "AbortError") return undefined; // Another file was chosen meanwhile.
+    if (error.name === "AbortError") return; // Other files were chosen meanwhile.
     if (!(error instanceof Failure)) throw error;
     say("");
-    const homeless = showErrors(error.errors);
-    if (!error.errors.length || homeless.length) {
-      const reasons = homeless.map((one) => one.message).join(" ");
-      showErrors([{ field: filesOf("scan").length ? "scan" : "segmentation", message: reasons || error.detail }]);
-    }
+    const errors = error.errors.map((one) => ({ ...one, field: one.field.replace(/^request\./, "") }));
+    const homeless = errors.length ? showErrors(errors) : [{ message: error.detail }];
+    const first = FILES.find(({ name }) => filesOf(name).length);
+    if (homeless.length) showErrors([{ field: first.name, message: homeless.map((one) => one.message).join(" ") }]);
   }
-  return undefined;
+}
+
+function showSeen({ slices, findings, warnings }) {
+  const figures = slices.map((slice) =>
+    make("figure", {},
+      make("img", { src: `data:image/png;base64,${slice.png_base64}`, alt: `Slice ${slice.name}` }),
+      make("figcaption", { text: slice.name.replaceAll("_", " ") })),
+  );
+  byId("gallery").replaceChildren(...figures);
+  byId("gallery").hidden = !figures.length;
+  byId("scan-warnings").replaceChildren(...warnings.map((text) => make("li", { text })));
+  byId("scan-warnings").hidden = !warnings.length;
+  const filled = markFindings(findings);
+  const graded = Object.keys(findings).length;
+  const parts = [figures.length && `${figures.length} ${figures.length === 1 ? "slice" : "slices"}.`,
+    graded && `${filled} of ${graded} findings of the label map filled in; what you entered stands.`];
+  say(parts.filter(Boolean).join(" "));
 }
 
 function fits() {
@@ -112,28 +115,12 @@ function fits() {
 }
 
 const say = (text) => void (byId("scan-status").textContent = text);
-const countOf = (pictures) => `${pictures.length} ${pictures.length === 1 ? "slice" : "slices"}.`;
 
-function showPictures(pictures) {
-  const figures = pictures.map(([name, source]) =>
-    make("figure", {}, make("img", { src: source, alt: `Slice ${name}` }), make("figcaption", { text: name.replaceAll("_", " ") })),
-  );
-  byId("gallery").replaceChildren(...figures);
-  byId("gallery").hidden = !figures.length;
-}
-
-function showWarnings(warnings) {
-  byId("scan-warnings").replaceChildren(...warnings.map((text) => make("li", { text })));
-  byId("scan-warnings").hidden = !warnings.length;
-}
-
-function asPicture(file, place) {
-  return new Promise((resolve, reject) => {
-    const reader = new FileReader();
-    reader.onload = () => resolve([`picture ${place + 1}`, reader.result]);
-    reader.onerror = () => reject(reader.error);
-    reader.readAsDataURL(file);
-  });
+function textOf({ name, label, hint, example }) {
+  const id = `upload-${name}`;
+  return make("div", { "data-field": name },
+    make("label", { class: "label", for: id }, label, make("small", { text: ` ${hint}` })),
+    make("input", { id, type: "text", placeholder: `e.g. ${example}`, maxlength: 64, spellcheck: "false" }));
 }
 
 function rowOf({ name, label, hint, accept, multiple }) {

@@ -63,7 +63,10 @@ class UploadsConfig(StrictConfig):
 
 
 class AuditConfig(StrictConfig):
-    """The record of every request: who asked, when, what was said and by which version; no patient text."""
+    """The record of every request: who asked, when, what was said and by which version; no patient text.
+
+    Files are never changed and never removed: how long they are kept is for whoever runs the endpoint to say.
+    """
 
     path: str | None = None
     """Folder, local or `s3://`; None: `audit` below the run folder."""

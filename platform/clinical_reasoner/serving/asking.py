@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from clinical_reasoner.asks import ASK_KINDS
@@ -53,57 +54,75 @@ Step = Known | Written | Done
 
 async def ask_model(
     role: Role, engine: Engine, case: Case, task: DiagnosisTask, tier: Tier | None, *, piecewise: bool
-) -> AsyncIterator[Step]:
+) -> AsyncGenerator[Step]:
     """The steps of one answer: `Known` at most once, `Written` only where `piecewise`, `Done` last. Raises
     ModelUnavailableError."""
     if role.sees_picture and case.picture is None:
         raise ModelUnavailableError(role.name, 422, "this model reads a picture of the MRI; send a scan")
     whole, known = Reply(""), False
     label_first = ASK_KINDS[role.ask].label_first
-    async for step in _generated(role, role.ask, engine, case, task, piecewise):
-        if isinstance(step, Unreadable):
-            yield Done(step)
-            return
-        whole, written, has_label = step
-        if piecewise and label_first and has_label and not known:
-            known = True
-            yield Known(probabilities_of(whole, role.ask, task, tier))
-        if written:
-            yield Written(written)
+    async with aclosing(_generated(role, role.ask, engine, case, task, piecewise)) as steps:
+        async for step in steps:
+            if isinstance(step, Unreadable):
+                yield Done(step)
+                return
+            whole, written, has_label = step
+            if piecewise and label_first and has_label and not known:
+                known = True
+                yield Known(probabilities_of(whole, role.ask, task, tier))
+            if written:
+                yield Written(written)
     reading = read_reply(whole, role, task, tier)
     if not known:
         yield Known(reading.probabilities if isinstance(reading, Reading) else None)
     if role.explain is None or isinstance(reading, Unreadable):
         yield Done(reading, whole.prompt_tokens, whole.output_tokens)
         return
-    first, whole = whole, Reply("")
-    async for step in _generated(role, role.explain, engine, case, task, piecewise):
-        if isinstance(step, Unreadable):
-            yield Done(step)
-            return
-        whole, written, _ = step
-        if written:
-            yield Written(written)
+    async with aclosing(_explained(role, engine, case, task, piecewise)) as more:
+        async for one in more:
+            if isinstance(one, Done) and isinstance(one.attempt, Reading):
+                reading = replace(reading, rationale=one.attempt.rationale)
+                tokens = whole.prompt_tokens + one.prompt_tokens, whole.output_tokens + one.output_tokens
+                yield Done(reading, *tokens)
+            else:
+                yield one
+
+
+async def _explained(
+    role: Role, engine: Engine, case: Case, task: DiagnosisTask, piecewise: bool
+) -> AsyncGenerator[Written | Done]:
+    """The rationale of a student that has learnt diagnosis and rationale as two tasks; `Done` has nothing but that."""
+    assert role.explain is not None
+    whole = Reply("")
+    async with aclosing(_generated(role, role.explain, engine, case, task, piecewise)) as steps:
+        async for step in steps:
+            if isinstance(step, Unreadable):
+                yield Done(step)
+                return
+            whole, written, _ = step
+            if written:
+                yield Written(written)
     answer = parse_answer(whole.text, role.explain, task)
-    reading = replace(reading, rationale=None if isinstance(answer, ParseFailure) else answer.rationale)
-    yield Done(reading, first.prompt_tokens + whole.prompt_tokens, first.output_tokens + whole.output_tokens)
+    rationale = None if isinstance(answer, ParseFailure) else answer.rationale
+    yield Done(Reading("", rationale, None), whole.prompt_tokens, whole.output_tokens)
 
 
 async def _generated(
     role: Role, ask: Ask, engine: Engine, case: Case, task: DiagnosisTask, piecewise: bool
-) -> AsyncIterator[tuple[Reply, str, bool] | Unreadable]:
+) -> AsyncGenerator[tuple[Reply, str, bool] | Unreadable]:
     """After each piece: the answer so far, what of its rationale is new, and whether its label is there. Ends with
     Unreadable where it gives away its prompt."""
     prompt = prompt_of(role, ask, case, task)
     hidden = PromptWords(prompt.messages) if case.free_text else None
     whole, draft = Reply(""), Draft(ask, task)
-    async for piece in engine.stream(prompt, piecewise=piecewise):
-        whole = joined(whole, piece)
-        seen = whole.text[-LOOKED_BACK_CHARS - len(piece.text) :]
-        if hidden is not None and hidden.in_text(seen):
-            yield Unreadable(role.name, _ECHO)
-            return
-        yield whole, draft.add(piece.text) if piecewise else "", draft.has_label
+    async with aclosing(engine.stream(prompt, piecewise=piecewise)) as pieces:
+        async for piece in pieces:
+            whole = joined(whole, piece)
+            seen = whole.text[-LOOKED_BACK_CHARS - len(piece.text) :]
+            if hidden is not None and hidden.in_text(seen):
+                yield Unreadable(role.name, _ECHO)
+                return
+            yield whole, draft.add(piece.text) if piecewise else "", draft.has_label
 
 
 def prompt_of(role: Role, ask: Ask, case: Case, task: DiagnosisTask) -> Prompt:

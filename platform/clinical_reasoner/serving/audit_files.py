@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.fs as pafs
+import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 
 from clinical_reasoner.config.serving import AuditConfig
@@ -127,11 +128,14 @@ def read_lines(content: bytes) -> Lines:
 
 
 def file_content(lines: Lines, form: Format) -> bytes:
-    """The rolled file of a journal's records."""
+    """The rolled file of a journal's records. Raises ArrowInvalid where one does not fit the columns."""
     if form == "jsonl":
         return lines.whole
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(lines.rows, schema=AUDIT), sink, compression="zstd")
+    # Read by Arrow, which lets go of the interpreter: the requests in work are not held up.
+    options = pa_json.ParseOptions(explicit_schema=AUDIT, unexpected_field_behavior="ignore")
+    table = pa_json.read_json(pa.BufferReader(lines.whole), parse_options=options)
+    pq.write_table(table.select(AUDIT.names).cast(AUDIT), sink, compression="zstd")
     return bytes(sink.getvalue())
 
 

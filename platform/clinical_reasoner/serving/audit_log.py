@@ -148,7 +148,12 @@ class AuditLog:
         stem, lines = rolled_stem(journal.path.name), read_lines(journal.content())
         if lines.rows and not rolled_already(self._places, stem):
             form = self.config.format
-            put_file(self._places, f"{stem}.{form}", file_content(lines, form))
+            try:
+                content = file_content(lines, form)
+            except pa.ArrowInvalid:
+                LOG.error("%s: a record does not fit the columns of this version; its file is JSONL", journal.path)
+                form, content = "jsonl", lines.whole
+            put_file(self._places, f"{stem}.{form}", content)
         if lines.cut_off:
             LOG.warning("%s: a cut-off line, of a record never acknowledged, was left out", journal.path)
         if lines.damaged:

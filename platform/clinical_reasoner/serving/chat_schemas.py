@@ -50,4 +50,4 @@ def _check_keyword(key: str, value: Any) -> None:
 
 
 def _fault(message: str) -> PydanticCustomError:
-    return PydanticCustomError("json_schema", message)  # type: ignore[arg-type]
+    return PydanticCustomError("json_schema", message)

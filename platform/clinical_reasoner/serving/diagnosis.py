@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -36,7 +36,7 @@ class Conversation:
     output_tokens: int = 0
 
 
-async def diagnose(model: ModelChoice, talk: Conversation) -> AsyncIterator[Event]:
+async def diagnose(model: ModelChoice, talk: Conversation) -> AsyncGenerator[Event]:
     """Ask the model that the request names; with `auto` the student, and then perhaps the teacher. `Answered` is last.
 
     Raises ModelUnavailableError where the model that has the last word gave no answer.
@@ -48,7 +48,7 @@ async def diagnose(model: ModelChoice, talk: Conversation) -> AsyncIterator[Even
             yield event
 
 
-async def _alone(model: AnsweredBy, talk: Conversation, deadline: float) -> AsyncIterator[Event]:
+async def _alone(model: AnsweredBy, talk: Conversation, deadline: float) -> AsyncGenerator[Event]:
     routing = Routing(model, "asked_for", f"{model} asked for")
     yield TierEvent(tier=model, why=routing.reason)
     async with aclosing(_asked(model, talk, deadline, told=True)) as events:
@@ -57,7 +57,7 @@ async def _alone(model: AnsweredBy, talk: Conversation, deadline: float) -> Asyn
     yield _answered(routing, talk)
 
 
-async def _cascade(talk: Conversation, deadline: float) -> AsyncIterator[Event]:
+async def _cascade(talk: Conversation, deadline: float) -> AsyncGenerator[Event]:
     panel, point = talk.panel, talk.panel.operating_point
     soon = deadline - (1 - STUDENT_SHARE) * talk.limit_s
     # Until it is known whose answer counts, only probabilities are told.
@@ -83,7 +83,7 @@ async def _cascade(talk: Conversation, deadline: float) -> AsyncIterator[Event]:
     yield _answered(routing, talk)
 
 
-async def _asked(name: AnsweredBy, talk: Conversation, deadline: float, *, told: bool) -> AsyncIterator[Event]:
+async def _asked(name: AnsweredBy, talk: Conversation, deadline: float, *, told: bool) -> AsyncGenerator[Event]:
     """Ask one model until the deadline, and keep what came of it in `talk.attempts`."""
     panel = talk.panel
     try:

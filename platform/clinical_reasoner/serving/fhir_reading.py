@@ -284,7 +284,7 @@ def _ungraded(gathered: _Gathered, row: PatientRow, norms: Norms | None, graded:
     if not gathered.volumes:
         return
     places = ", ".join(f"[{number}]" for number in sorted({item.entry for item in gathered.volumes}))
-    if norms is None:
+    if norms is None or not norms.norms:
         yield f"not used: regional measures, as this endpoint has no norms: Bundle.entry{places}"
     elif row.segmenter is None:
         yield f"not used: regional measures without one segmenter (Observation.method): Bundle.entry{places}"

@@ -11,7 +11,7 @@ import json
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
@@ -57,7 +57,7 @@ def write_report(
     finds it invalid, which would be an error of this module."""
     from fhir.resources.R4B.bundle import Bundle  # slow, and not needed to start
 
-    answer = _Answer(response, reading, codes, task, now.isoformat(timespec="milliseconds"))
+    answer = _Answer(response, reading, codes, task, f"{now.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}")
     observations = [one for one in (_probabilities(answer), _prediction_set(answer), _grades(answer)) if one]
     resources = [
         _report(answer, observations),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -84,10 +84,10 @@ class Reply:
 class Engine(Protocol):
     """A model that can be asked."""
 
-    def stream(self, prompt: Prompt, *, piecewise: bool) -> AsyncIterator[Reply]:
+    def stream(self, prompt: Prompt, *, piecewise: bool) -> AsyncGenerator[Reply]:
         """Pieces that add up to the answer; a single one unless `piecewise`. Raises ModelUnavailableError."""
 
-    def chat(self, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    def chat(self, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         """OpenAI's form, in and out: one response, or chunks with `stream`. Raises ModelUnavailableError."""
 
     async def is_running(self) -> bool:

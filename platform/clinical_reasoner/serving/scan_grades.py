@@ -93,4 +93,4 @@ def _outside(found: Mapping[str, float], grades: Mapping[str, str], task: Diagno
     ]
     if not names:
         return ()
-    return (f"segmentation: no norm for this age and sex; not graded: {', '.join(names)}",)
+    return (f"segmentation: not graded, as no norm covers them at this age and sex: {', '.join(names)}",)

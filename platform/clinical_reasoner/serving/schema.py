@@ -27,6 +27,7 @@ RESEARCH_USE_ONLY = (
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 WHOLE_BODY = "(body)"
 """Field of an error that is in no single field."""
+_FIELD = re.compile(r"[A-Za-z_]\w{0,63}")
 _NO_OBJECT = "should be a JSON object, sent with content-type: application/json"
 NOT_JSON = "not valid JSON"
 _MESSAGES = {
@@ -198,7 +199,8 @@ def _one_of(clauses: Mapping[str, str]) -> Callable[[Any], Any]:
 def _place(error: ErrorDetails) -> str:
     if error["type"] == "json_invalid":  # its place is a number of characters
         return WHOLE_BODY
-    parts = [str(part) for part in error["loc"] if part not in ("body", "[key]")]
-    # A key is made by whoever sent it, so that only one which looks like a field is repeated.
-    shown = [part if re.fullmatch(r"[A-Za-z_]\w{0,63}", part) else "(unknown)" for part in parts]
+    parts = [part for part in error["loc"] if part not in ("body", "[key]")]
+    # A key is made by whoever sent it, so that only one which looks like a field is repeated; a number is a place in a
+    # list.
+    shown = [str(part) if isinstance(part, int) or _FIELD.fullmatch(part) else "(unknown)" for part in parts]
     return ".".join(shown) or str(error.get("ctx", {}).get("field", WHOLE_BODY))

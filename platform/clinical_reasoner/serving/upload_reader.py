@@ -12,6 +12,7 @@ import json
 import math
 import resource
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,14 @@ def main() -> None:
 
 
 def _limit(memory: int, cpu_s: int) -> None:
-    """Of this process: bytes of address space, seconds of work, and no core file, which would hold the scan."""
+    """Of this process: bytes of address space, seconds of work from now on, and no core file, which would hold the scan.
+
+    The work is limited for the case that nobody is left who watches the clock."""
+    used_s = math.ceil(time.process_time())
+    work_s = used_s + cpu_s + 1
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    for kind, soft, hard in ((resource.RLIMIT_AS, memory, memory), (resource.RLIMIT_CPU, cpu_s, cpu_s + 1)):
+    for kind, soft, hard in ((resource.RLIMIT_AS, memory, memory), (resource.RLIMIT_CPU, work_s, work_s + 1)):
         given = resource.getrlimit(kind)[1]  # no process may raise it
         most = hard if given == resource.RLIM_INFINITY else min(hard, given)
         resource.setrlimit(kind, (min(soft, most), most))

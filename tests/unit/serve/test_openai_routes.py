@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from io import BytesIO
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +15,7 @@ import openai
 import pytest
 from clinical_reasoner.serving.audit import AuditRow, input_hmac
 from fastapi import FastAPI
+from PIL import Image
 from serve.access import Caller
 from serve.problems import Refused, refuse, respond
 from serve.telemetry import Meters
@@ -297,7 +300,11 @@ def test_places_are_given_back_and_one_more_is_refused() -> None:
     assert (response.status_code, response.headers["retry-after"]) == (503, "1")
 
 
-PICTURE = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAEElEQVR4nGP4z8AARAwQCgAf7gP9i18U1AAAAABJRU5ErkJggg=="
+def png(width: int, height: int) -> str:
+    """As an address that holds it; black."""
+    content = BytesIO()
+    Image.new("L", (width, height)).save(content, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 @pytest.mark.parametrize(
@@ -339,7 +346,7 @@ def test_a_body_that_is_too_large_is_refused() -> None:
 
 
 def test_a_picture_is_for_a_model_that_sees() -> None:
-    part = {"type": "image_url", "image_url": {"url": PICTURE}}
+    part = {"type": "image_url", "image_url": {"url": png(2, 2)}}
     body = {**ASKED, "messages": [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, part]}]}
     api, desk = serve(whole(), sees=True)
     assert post(api, body).status_code == 200

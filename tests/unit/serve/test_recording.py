@@ -162,7 +162,8 @@ def test_files_are_made_in_the_background_and_an_error_is_said_once(
         day = audit_day(tmp_path)
         day.write_text("a file where the day's folder has to be")
         await one.record(audit_row("a"))
-        await asyncio.sleep(0.5)
+        await until(lambda: found_error(caplog))
+        await asyncio.sleep(0.3)
         assert found_error(caplog) == 1
         day.unlink()
         await until(lambda: day.is_dir() and any(day.glob("*.parquet")))

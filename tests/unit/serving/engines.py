@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from math import log
 from typing import Any
@@ -28,7 +28,7 @@ class PlainEngine:
     closed: int = 0
     """Answers that were given up, or came to their end."""
 
-    async def stream(self, prompt: Prompt, *, piecewise: bool) -> AsyncIterator[Reply]:
+    async def stream(self, prompt: Prompt, *, piecewise: bool) -> AsyncGenerator[Reply]:
         said = self.said[len(self.prompts)] if isinstance(self.said, list) else self.said
         self.prompts.append(prompt)
         try:
@@ -40,7 +40,7 @@ class PlainEngine:
         finally:
             self.closed += 1
 
-    async def chat(self, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def chat(self, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         raise ModelUnavailableError("student", 503, "no chat here")
         yield {}
 

@@ -180,6 +180,22 @@ def test_damaged_line_is_kept_aside_and_the_others_are_used(tmp_path: Path, capl
     assert [file.name for file in folder.iterdir()] == ["20260131T090500-0123456789ab-00001.damaged"]
 
 
+def test_journal_of_another_version_is_neither_lost_nor_in_the_way(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "audit/journal"
+    folder.mkdir(parents=True)
+    newer = {**audit_row("newer").model_dump(mode="json"), "column_of_tomorrow": [1]}
+    (folder / "20260131T090500-0123456789ab-00001.jsonl").write_text(json.dumps(newer) + "\n")
+    (folder / "20260131T090500-0123456789ab-00002.jsonl").write_text('{"request_id": "odd", "status": "fine"}\n')
+    open_audit_log(AuditConfig(), str(tmp_path)).close()
+    assert [file.name[-13:] for file in rolled(tmp_path)] == ["00001.parquet", "b-00002.jsonl"]
+    assert "does not fit the columns" in caplog.text
+    assert found(tmp_path, request_id="newer") == ["newer"]
+    with pytest.raises(AuditError, match="a record that this version cannot read: time"):
+        found(tmp_path, request_id="odd")
+
+
 def test_crash_between_file_and_journal_leaves_one_record(tmp_path: Path) -> None:
     log = open_audit_log(AuditConfig(), str(tmp_path))
     log.append([audit_row("a")])
@@ -220,12 +236,13 @@ def test_rolls_by_rows(tmp_path: Path, form: str) -> None:
     assert found(tmp_path) == list("abcdef")
 
 
-def test_rolls_by_time(tmp_path: Path) -> None:
-    log = open_audit_log(AuditConfig(roll_s=0.2), str(tmp_path))
+def test_rolls_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = open_audit_log(AuditConfig(roll_s=3600), str(tmp_path))
     log.append([audit_row("a")])
     log.roll()
     assert rolled(tmp_path) == []
-    time.sleep(0.25)
+    clock = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + 3600)
     log.roll()
     assert len(rolled(tmp_path)) == 1
     log.roll()

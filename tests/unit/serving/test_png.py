@@ -49,7 +49,7 @@ def refused(content: bytes, most: int = MOST) -> tuple[int, str]:
 def test_every_kind_of_picture_becomes_grey(mode: str) -> None:
     content, size = grey_png(written(mode), MOST)
     assert size == (9, 7)
-    seen = Image.open(io.BytesIO(written(mode))).convert("RGB").convert("L")
+    seen = Image.open(io.BytesIO(written(mode))).convert("RGBA").convert("RGB").convert("L")
     assert np.abs(decoded(content).astype(int) - np.asarray(seen)).max() <= 1
 
 

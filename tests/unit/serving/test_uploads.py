@@ -31,7 +31,7 @@ from tests.unit.conftest import ROOT
 from tests.unit.serving.upload_files import kept, nib, nifti, png
 
 PATIENT = {"age_years": 74.0, "sex": "female", "mmse": 22}
-HIPPOCAMPUS, VENTRICLES = "hippocampal_atrophy", "ventricular_enlargement"
+HIPPOCAMPUS, VENTRICLES = "hippocampal_atrophy", "ventricle_enlargement"
 CUT_POINTS = (-1.0, -2.0)
 
 
@@ -106,17 +106,17 @@ def test_norms_of_a_cohort_grade_affected_bodies_worse(
     ]
     own = rules(task, *cohort_norms(controls, task, 50).norms)
     ranks: dict[str, list[int]] = {"NC": [], "AD": []}
-    for index in range(40):
+    for index in range(80):
         phantom = draw_phantom(population, parameters, 23, index)
         label = phantom.patient.label
-        if label in ranks and phantom.patient.age_years and phantom.patient.sex:
+        if label in ranks and 63 <= (phantom.patient.age_years or 0) <= 90 and phantom.patient.sex:
             image = nib.Nifti1Image(phantom.labels, phantom.affine)
             file = kept(tmp_path, image.to_bytes(), "segmentation-0")
             fields = {"age_years": phantom.patient.age_years, "sex": phantom.patient.sex}
             grades = read_upload(Sent(segmentation=file, segmenter="phantom"), fields, own).grades
             ranks[label].append(task.grade_names.index(grades[HIPPOCAMPUS]))
-    assert min(len(own) for own in ranks.values()) >= 5
-    assert np.mean(ranks["AD"]) > np.mean(ranks["NC"]) + 0.5
+    assert min(len(graded) for graded in ranks.values()) >= 10
+    assert np.mean(ranks["AD"]) > np.mean(ranks["NC"]) + 0.3
 
 
 def test_slices_and_picture_are_those_of_a_batch_run(sent: Sent, phantom: Phantom, task: DiagnosisTask) -> None:
@@ -165,8 +165,8 @@ def test_without_what_norms_need_there_are_words_and_no_grades(
     assert unknown.endswith("there are of: freesurfer-7, phantom") and "Zebulon" not in unknown
     assert warned(sent, {"sex": "female"}, own).endswith("norms need age_years in `patient`")
     assert warned(sent, {}, own).endswith("norms need age_years and sex in `patient`")
-    assert warned(sent, {**PATIENT, "age_years": 97.0}, own).endswith(f"not graded: {HIPPOCAMPUS}") is False
-    assert HIPPOCAMPUS in warned(sent, {**PATIENT, "age_years": 97.0}, own)
+    outside = "segmentation: not graded, as no norm covers them at this age and sex: hippocampal_atrophy, "
+    assert warned(sent, {**PATIENT, "age_years": 97.0}, own).startswith(outside)
     assert warned(sent, PATIENT, rules(task)) == NO_NORMS
     at_3_t = rules(task, norm_at(phantom, -3.0, field_strength_t=3.0))
     assert warned(sent, PATIENT, at_3_t).endswith("field_strength_t: 3")
@@ -203,7 +203,7 @@ def test_what_is_no_head_is_refused(tmp_path: Path, sent: Sent, phantom: Phantom
         read_upload(replace(sent, segmentation=sent.scan), PATIENT, rules(task))
     assert raised.value.field == "segmentation" and "not a label map of this scheme" in raised.value.message
     file = kept(tmp_path, nib.Nifti1Image(phantom.labels, np.diag([1.0, 1, 1, 1])).to_bytes(), "small")
-    with pytest.raises(UploadError, match="intracranial volume outside 0.9 to 2.2 L"):
+    with pytest.raises(UploadError, match="intracranial volume outside"):
         read_upload(Sent(segmentation=file), PATIENT, rules(task))
     with pytest.raises(UploadError) as wrong:
         read_upload(Sent(scan=kept(tmp_path, png(9, 7), "picture")), PATIENT, rules(task))
