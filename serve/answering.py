@@ -80,7 +80,8 @@ async def recorded(visit: Visit, said: dict[str, Any]) -> AsyncIterator[None]:
                 await visit.refused(refusal, **said)
             raise
         except (asyncio.CancelledError, GeneratorExit):
-            await asyncio.shield(visit.close(CLIENT_CLOSED, "cancelled", **said))
+            if not visit.ended:
+                await asyncio.shield(visit.close(CLIENT_CLOSED, "cancelled", **said))
             raise
         except Exception as error:
             # Its message may hold the patient, and Ray Serve would log it: only its class goes out of here.

@@ -1,6 +1,6 @@
 """`POST /v1/diagnose/batch`: many patients as lines of JSON, answered in their order, each with its own status."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: FastAPI reads the dependency, which is made at run time.
 
 import asyncio
 import json

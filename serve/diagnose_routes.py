@@ -1,6 +1,6 @@
 """`POST /v1/diagnose`: one patient, as JSON or with a scan, answered at once or as a stream of events."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: FastAPI reads the dependency, which is made at run time.
 
 import json
 from collections.abc import AsyncIterator

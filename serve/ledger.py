@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from clinical_reasoner.serving.audit import AuditError, AuditRow, Form, Outcome, audit_time
 from fastapi import Request
 
 from clinical_reasoner import __version__
+from clinical_reasoner.serving.audit import AuditError, AuditRow, Form, Outcome, audit_time
 from clinical_reasoner.serving.proxy_guard import REQUEST_ID_HEADER, safe_request_id
 from serve.access import Caller
 from serve.desk import Desk
@@ -38,7 +38,7 @@ class UnrecordedError(Refused):
     """No record could be written, so that no answer is given."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Visit:
     """A request, or an item of a batch."""
 
@@ -50,6 +50,8 @@ class Visit:
     """Place in a batch, from 0."""
     started: float = field(default_factory=time.perf_counter)
     time: datetime = field(default_factory=lambda: datetime.now(UTC))
+    ended: bool = False
+    """Whether its end is recorded, or could not be; there is only one."""
 
     async def close(self, status: int, outcome: Outcome, **said: Any) -> None:
         """Record and count the end, `said` being further fields of AuditRow. Returns once the record is safe; raises
@@ -69,6 +71,7 @@ class Visit:
                 **said,
             }
         )
+        self.ended = True
         self._count(row, seconds)
         try:
             await self.desk.recorder.record(row)

@@ -76,9 +76,8 @@ def main() -> None:
 
 
 def _limit(memory: int, cpu_s: int) -> None:
-    """Of this process: bytes of address space, seconds of work from now on, and no core file, which would hold the scan.
-
-    The work is limited for the case that nobody is left who watches the clock."""
+    """Of this process: bytes of address space, seconds of work from now on, and no core file, which would hold the
+    scan. The work is limited for the case that nobody is left who watches the clock."""
     used_s = math.ceil(time.process_time())
     work_s = used_s + cpu_s + 1
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

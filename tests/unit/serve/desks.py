@@ -1,56 +1,58 @@
-"""A desk with everything real but the engines, which are plain objects."""
+"""A desk over engines that are plain objects; everything else on it is real."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
 from fastapi import FastAPI
 
-from clinical_reasoner.config.loading import load_config
-from clinical_reasoner.config.pipeline import PipelineConfig
+from clinical_reasoner.config.serving import ServingConfig
+from clinical_reasoner.llm.prompting import load_exemplars
 from clinical_reasoner.serving.audit import AuditRow
+from clinical_reasoner.serving.audit_log import open_audit_log
 from clinical_reasoner.serving.audit_reading import find_records, make_query
-from clinical_reasoner.serving.panel import Engine
+from clinical_reasoner.serving.fhir_codes import read_codes
+from clinical_reasoner.serving.panel import Engine, Panel
 from clinical_reasoner.serving.schema import AnsweredBy
-from serve.api import build_api
+from clinical_reasoner.serving.uploads import UploadRules
+from serve.access import Door
 from serve.desk import Desk
-from serve.run_parts import Parts, make_desk, make_panel, make_parts, shown_exemplar
-from tests.unit.serving.engines import PlainEngine, Said
+from serve.recording import Recorder
+from serve.scans import ScanRoom
+from serve.telemetry import Meters
 
-STUDENT = "platform/clinical_reasoner/reference/models/student"
-
-
-@contextmanager
-def desk_of(student: Said, teacher: Said, running: tuple[bool, bool] = (True, True), **serving: Any) -> Iterator[Desk]:
-    """A warm desk whose student answers with the label alone. Its records are closed at the end."""
-    with TemporaryDirectory() as folder:
-        parts = parts_of(f"run.path={folder}", *(f"serving.{name}={value}" for name, value in serving.items()))
-        engines: dict[AnsweredBy, Engine] = {
-            "student": PlainEngine(student, running[0]),
-            "teacher": PlainEngine(teacher, running[1]),
-        }
-        desk = make_desk(parts, engines, "0")
-        desk.warm = True
-        try:
-            yield desk
-        finally:
-            desk.scans.close()
+CUT_POINTS = (-1.5, -2.5)
+"""Of w-scores, one fewer than the task has grades."""
 
 
-def parts_of(*overrides: str) -> Parts:
-    options = ["student.arms=[label_only]", "serving.student_arm=label_only", *overrides]
-    return make_parts(load_config(PipelineConfig, "configs/demo.yaml", options), STUDENT)
+def plain_desk(panel: Panel, engines: Mapping[AnsweredBy, Engine], folder: Path, **limits: Any) -> Desk:
+    """Without API keys and norms; audit records go below `folder`."""
+    config = ServingConfig(**limits)
+    rules = UploadRules(task=panel.task, cut_points=CUT_POINTS, limits=config.uploads)
+    return Desk(
+        panel=panel,
+        engines=engines,
+        limits=config,
+        example=load_exemplars(panel.task.exemplars, panel.task)[0],
+        door=Door(config, None),
+        recorder=Recorder(open_audit_log(config.audit, str(folder))),
+        audit_key=bytes(32),
+        meters=Meters(),
+        scans=ScanRoom(rules),
+        codes=read_codes(config.fhir_codes, panel.task),
+        norms=rules.norms,
+        cut_points=CUT_POINTS,
+        warm=True,
+    )
 
 
-def records_of(desk: Desk) -> list[AuditRow]:
-    """What was recorded so far, in its order."""
-    return list(find_records(desk.limits.audit, desk.run_path, make_query(None, None, None, None)))
+def records_in(folder: Path) -> list[AuditRow]:
+    """What a desk over this folder has recorded so far, in the order of time."""
+    return list(find_records(ServingConfig().audit, str(folder), make_query(None, None, None, None)))
 
 
 def send(app: FastAPI, method: str, path: str, **request: Any) -> httpx.Response:

@@ -1,75 +1,34 @@
-"""The HTTP side over engines that are plain objects: statuses, limits, and nothing about the patient in any error."""
+"""The HTTP side over engines that are plain objects: statuses, limits, records, and no patient in any error."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from math import log
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
-from clinical_reasoner.config.serving import ServingConfig
-from clinical_reasoner.llm.prompting import Message, load_exemplars, render_answer
 from clinical_reasoner.rationales.exemplars import NO_EXEMPLARS
 from clinical_reasoner.serving.panel import ModelUnavailableError, Panel, Reply, student_role, teacher_role
 from clinical_reasoner.serving.schema import AnsweredBy
-from clinical_reasoner.task import load_task
-from serve.api import Desk, build_api
+from serve.api import build_api
+from serve.desk import Desk
 from tests.unit.conftest import student_of
+from tests.unit.serve.desks import client_of, plain_desk, records_in, send
+from tests.unit.serving.engines import RATIONALE, TASK, PlainEngine, Said, reply
 
-TASK = load_task("configs/tasks/alzheimers.yaml")
-EXEMPLARS = load_exemplars(TASK.exemplars, TASK)
 PANEL = Panel(
     TASK, student_role(student_of("label_only")), teacher_role("someone/teacher", NO_EXEMPLARS), threshold=0.8
 )
 CANARY = "Zebulon"
 BODY = {"description": f"{CANARY} is a beekeeper.", "model": "auto"}
 URL = "/v1/diagnose"
-
-Ask = Callable[[], Awaitable[Reply]]
-
-
-@dataclass(frozen=True)
-class PlainEngine:
-    answer: Ask
-    running: bool = True
-
-    async def ask(self, messages: list[Message]) -> Reply:
-        assert CANARY in messages[-1]["content"]
-        return await self.answer()
-
-    async def is_running(self) -> bool:
-        return self.running
-
-
-def answers(confidence: float, ask: Any = "diagnose") -> Ask:
-    async def answer() -> Reply:
-        text = render_answer(ask, "The MMSE score is low.", "AD", TASK)
-        before, after = text.rsplit("(A", 1)
-        candidates = {"A": log(confidence), "B": log((1 - confidence) / 2), "C": log((1 - confidence) / 2)}
-        return Reply(text, [(f"{before}(", {"(": 0.0}), ("A", candidates), (after, {after: 0.0})])
-
-    return answer
-
-
-def fails(error: Exception) -> Ask:
-    async def answer() -> Reply:
-        raise error
-
-    return answer
-
-
-def refuses(role: AnsweredBy, status: int) -> Ask:
-    return fails(ModelUnavailableError(role, status, "no answer"))
-
-
-async def mumbles() -> Reply:
-    return Reply(f"{CANARY} may have it.", [])
+SURE, UNSURE, TEACHER = reply("direct", "AD", 0.9), reply("direct", "AD", 0.5), reply("diagnose", "AD", 0.7)
+MUMBLE = Reply(f"{CANARY} may have it.")
 
 
 async def hangs() -> Reply:
@@ -77,36 +36,36 @@ async def hangs() -> Reply:
     raise AssertionError("it was waited for")
 
 
-SURE, UNSURE, TEACHER = answers(0.9, "direct"), answers(0.5, "direct"), answers(0.7)
+def refuses(role: AnsweredBy, status: int) -> Exception:
+    return ModelUnavailableError(role, status, "no answer")
 
 
-def api(
-    student: Ask = SURE, teacher: Ask = TEACHER, running: tuple[bool, bool] = (True, True), **limits: Any
-) -> FastAPI:
-    engines: dict[AnsweredBy, PlainEngine] = {
-        "student": PlainEngine(student, running[0]),
-        "teacher": PlainEngine(teacher, running[1]),
-    }
-    return build_api(Desk(PANEL, engines, ServingConfig(**limits), EXEMPLARS[0]))
+def desk_of(
+    folder: Path,
+    student: Said = SURE,
+    teacher: Said = TEACHER,
+    running: tuple[bool, bool] = (True, True),
+    **limits: Any,
+) -> Desk:
+    engines: Any = {"student": PlainEngine(student, running[0]), "teacher": PlainEngine(teacher, running[1])}
+    return plain_desk(PANEL, engines, folder, **limits)
 
 
-def send(app: FastAPI, method: str, path: str, **request: Any) -> httpx.Response:
-    async def sent() -> httpx.Response:
-        async with client_of(app) as client:
-            return await client.request(method, path, **request)
-
-    return asyncio.run(sent())
-
-
-def client_of(app: FastAPI) -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://endpoint")
+def api(folder: Path, *args: Any, **kwargs: Any) -> FastAPI:
+    return build_api(desk_of(folder, *args, **kwargs))
 
 
 def assert_problem(response: httpx.Response, status: int) -> None:
     assert (response.status_code, response.headers["content-type"]) == (status, "application/problem+json")
     assert response.json()["status"] == status
     assert CANARY not in response.text
-    assert response.headers.get("retry-after") == ("1" if status == 503 else None)
+    assert (response.headers.get("retry-after") is not None) == (status == 503)
+
+
+def events_in(text: str) -> list[tuple[str, Any]]:
+    """Names and contents of server-sent events."""
+    blocks = [block.split("\n") for block in text.strip().split("\n\n")]
+    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in blocks]
 
 
 @pytest.mark.parametrize(
@@ -123,16 +82,17 @@ def assert_problem(response: httpx.Response, status: int) -> None:
     ],
 )  # fmt: skip
 def test_auto_answers_while_one_model_does(
-    student: Ask, teacher: Ask, answered_by: str, routing: str, degraded: bool
+    tmp_path: Path, student: Said, teacher: Said, answered_by: str, routing: str, degraded: bool
 ) -> None:
-    response = send(api(student, teacher), "POST", URL, json=BODY)
-    assert response.status_code == 200
+    response = send(api(tmp_path, student, teacher), "POST", URL, json=BODY)
+    assert response.status_code == 200, response.text
     answer = response.json()
     assert (answer["answered_by"], answer["routing"], answer["degraded"]) == (answered_by, routing, degraded)
+    assert answer["refer"] == degraded
 
 
-def test_a_teacher_that_is_too_slow_leaves_the_student() -> None:
-    answer = send(api(UNSURE, hangs, request_timeout_s=0.2), "POST", URL, json=BODY).json()
+def test_a_teacher_that_is_too_slow_leaves_the_student(tmp_path: Path) -> None:
+    answer = send(api(tmp_path, UNSURE, hangs, request_timeout_s=0.4), "POST", URL, json=BODY).json()
     assert (answer["answered_by"], answer["degraded"]) == ("student", True)
 
 
@@ -141,99 +101,233 @@ def test_a_teacher_that_is_too_slow_leaves_the_student() -> None:
     [
         ("auto", refuses("student", 502), refuses("teacher", 503), 503, "teacher: no answer"),
         ("auto", refuses("student", 503), refuses("teacher", 502), 502, "teacher: no answer"),
-        ("auto", refuses("student", 503), mumbles, 502, "the teacher's answer could not be read: no diagnosis line"),
+        ("auto", refuses("student", 503), MUMBLE, 502, "teacher: the answer could not be read: no diagnosis line"),
         ("student", refuses("student", 503), TEACHER, 503, "student: no answer"),
         ("student", refuses("student", 422), TEACHER, 422, "student: no answer"),
         ("teacher", SURE, hangs, 504, "teacher: no answer within 0.2 s"),
-        ("student", fails(RuntimeError(f"prompt: {CANARY}")), TEACHER, 500, "the log has the kind"),
+        ("student", RuntimeError(f"prompt: {CANARY}"), TEACHER, 500, "the log has the kind"),
     ],
 )
+@pytest.mark.parametrize("stream", [False, True])
 def test_failures_are_problems(
-    model: str, student: Ask, teacher: Ask, status: int, detail: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    model: str,
+    student: Said,
+    teacher: Said,
+    status: int,
+    detail: str,
+    stream: bool,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    app = api(tmp_path, student, teacher, request_timeout_s=0.2)
     with caplog.at_level(logging.DEBUG):
-        response = send(api(student, teacher, request_timeout_s=0.2), "POST", URL, json={**BODY, "model": model})
-    assert_problem(response, status)
-    problem = response.json()
+        response = send(app, "POST", URL, params={"stream": stream}, json={**BODY, "model": model})
+    if stream:
+        assert response.status_code == 200
+        name, problem = events_in(response.text)[-1]
+        assert (name, problem["status"]) == ("problem", status)
+    else:
+        assert_problem(response, status)
+        problem = response.json()
+    assert CANARY not in json.dumps(problem)
     assert detail in problem["detail"]
     expected = [{"field": "description", "message": "no answer"}] if status == 422 else []
     assert problem["errors"] == expected
     assert CANARY not in caplog.text
+    (row,) = records_in(tmp_path)
+    assert (row.status, row.outcome, row.model_asked) == (status, "failed", model)
+    assert row.reason and CANARY not in row.model_dump_json()
 
 
-@pytest.mark.parametrize(
-    ("content", "field", "message"),
-    [
-        (b'{"description": "Zebulon', "(body)", "not valid JSON"),
-        (b"", "(body)", "missing"),
-        (b"null", "(body)", "missing"),
-        (b'{"description": "Zebulon \xff"}', "(body)", "not valid JSON"),
-        (b'{"description": ' + b"[" * 100_000 + b'"Zebulon"', "(body)", "not valid JSON"),
-        (b'{"patient": {"mmse": ' + b"1" * 5000 + b"}}", "(body)", "not valid JSON"),
-        (b'"Zebulon"', "(body)", "JSON object"),
-        (b'{"description": "Zebulon \\ud800"}', "description", "valid string"),
-        (b'{"patient": {"mmse": "Zebulon"}}', "patient.mmse", "valid integer"),
-        (b'{"patient": {"findings": {"Zebulon!": "No"}}}', "patient.findings.(unknown)", "should be"),
-    ],
-    ids=["cut", "empty", "null", "no UTF-8", "deep", "long number", "text", "half a character", "type", "key"],
-)
-def test_bodies_that_cannot_be_used(content: bytes, field: str, message: str) -> None:
-    response = send(api(), "POST", URL, content=content, headers={"content-type": "application/json"})
+def test_a_stream_tells_what_the_whole_answer_has(tmp_path: Path) -> None:
+    app = api(tmp_path, UNSURE, TEACHER)
+    events = events_in(send(app, "POST", URL, params={"stream": True}, json=BODY).text)
+    assert [name for name, _ in events if name != "text"] == [
+        "tier", "probabilities", "tier", "probabilities", "answer",
+    ]  # fmt: skip
+    assert "".join(data["text"] for name, data in events if name == "text") == RATIONALE
+    whole = send(app, "POST", URL, json=BODY).json()
+    (streamed,) = (data for name, data in events if name == "answer")
+    assert {**streamed, "request_id": ""} == {**whole, "request_id": ""}
+
+
+def test_every_answer_is_recorded_without_its_patient(tmp_path: Path) -> None:
+    app = api(tmp_path, UNSURE, TEACHER)
+    request_id = "0f8fad5b-d9cb-469f-a165-70867728950e"
+    answer = send(app, "POST", URL, json=BODY, headers={"x-request-id": request_id}).json()
+    (row,) = records_in(tmp_path)
+    assert answer["request_id"] == row.request_id == request_id
+    assert (row.status, row.outcome, row.form, row.key_id) == (200, "answered", "diagnose", "anonymous")
+    assert (row.answered_by, row.routing, row.diagnosis) == ("teacher", "student_unsure", answer["diagnosis"])
+    assert row.probabilities and sum(one.probability for one in row.probabilities) == pytest.approx(1)
+    assert row.prompt_tokens == 200
+    assert row.input_hmac and CANARY not in row.model_dump_json()
+
+
+@pytest.mark.parametrize("given", [CANARY, "", "a" * 500, "0f8fad5b-d9cb-469f-a165-70867728950e "])
+def test_a_request_id_that_is_no_uuid_is_replaced(tmp_path: Path, given: str) -> None:
+    answer = send(api(tmp_path), "POST", URL, json=BODY, headers={"x-request-id": given}).json()
+    assert len(answer["request_id"]) == 36 and CANARY not in answer["request_id"]
+
+
+def test_nothing_is_answered_where_nothing_can_be_recorded(tmp_path: Path) -> None:
+    desk = desk_of(tmp_path)
+    journal = tmp_path / "audit/journal"
+    for file in journal.glob("*") if journal.is_dir() else ():
+        file.unlink()
+    if journal.is_dir():
+        journal.rmdir()
+    journal.parent.mkdir(exist_ok=True)
+    journal.write_text("in the way")
+    response = send(build_api(desk), "POST", URL, json=BODY)
+    assert_problem(response, 503)
+    assert "recorded" in response.json()["detail"]
+
+
+BAD_BODIES: list[tuple[bytes, str, str]] = [
+    (b'{"description": "Zebulon', "(body)", "not valid JSON"),
+    (b"", "(body)", "not valid JSON"),
+    (b"null", "(body)", "JSON object"),
+    (b'{"description": "Zebulon \xff"}', "(body)", "not valid JSON"),
+    (b'{"description": ' + b"[" * 100_000 + b'"Zebulon"', "(body)", "not valid JSON"),
+    (b'{"patient": {"mmse": ' + b"1" * 5000 + b"}}", "(body)", "not valid JSON"),
+    (b'"Zebulon"', "(body)", "JSON object"),
+    (b'{"description": "Zebulon \\ud800"}', "(body)", "not valid JSON"),
+    (b'{"patient": {"mmse": "Zebulon"}}', "patient.mmse", "valid integer"),
+    (b'{"patient": {"mmse": NaN}}', "patient.mmse", "finite number"),
+    (b'{"patient": {"findings": {"Zebulon!": "No"}}}', "patient.findings.(unknown)", "should be"),
+]
+
+
+@pytest.mark.parametrize(("content", "field", "message"), BAD_BODIES)
+def test_bodies_that_cannot_be_used(tmp_path: Path, content: bytes, field: str, message: str) -> None:
+    response = send(api(tmp_path), "POST", URL, content=content, headers={"content-type": "application/json"})
     assert_problem(response, 422)
     (error,) = response.json()["errors"]
     assert error["field"] == field
     assert message in error["message"]
+    (row,) = records_in(tmp_path)
+    assert (row.outcome, row.status, row.reason) == ("refused", 422, "invalid")
+
+
+def test_a_body_beyond_its_size_is_not_read(tmp_path: Path) -> None:
+    app = api(tmp_path, max_body_mib=0.01)
+    assert_problem(send(app, "POST", URL, content=b'{"description": "' + b"a" * 20_000), 413)
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", URL, 405), ("POST", f"/{CANARY}", 404)])
-def test_other_refusals(method: str, path: str, status: int) -> None:
-    assert_problem(send(api(), method, path), status)
+def test_other_refusals(tmp_path: Path, method: str, path: str, status: int) -> None:
+    assert_problem(send(api(tmp_path), method, path), status)
 
 
 @pytest.mark.parametrize(
-    ("running", "status", "detail"),
+    ("running", "status", "said"),
     [
-        ((True, True), 200, None),
-        ((False, True), 503, "not running: student"),
-        ((True, False), 503, "not running: teacher"),
-        ((False, False), 503, "not running: student, teacher"),
+        ((True, True), 200, {"status": "ok", "student": "ok", "teacher": "ok"}),
+        ((False, True), 200, {"status": "degraded", "student": "stopped", "teacher": "ok"}),
+        ((True, False), 200, {"status": "degraded", "student": "ok", "teacher": "stopped"}),
+        ((False, False), 503, {}),
     ],
 )
-def test_health(running: tuple[bool, bool], status: int, detail: str | None) -> None:
-    response = send(api(running=running), "GET", "/healthz")
+def test_health(tmp_path: Path, running: tuple[bool, bool], status: int, said: dict[str, str]) -> None:
+    app = api(tmp_path, running=running)
+    response = send(app, "GET", "/healthz")
     assert response.status_code == status
-    if detail is None:
-        assert response.json().items() >= {"status": "ok", "student": "ok", "teacher": "ok"}.items()
-    else:
-        assert_problem(response, 503)
-        assert response.json()["detail"] == detail
+    assert response.json().items() >= said.items()
+    assert send(app, "GET", "/readyz").status_code == status
 
 
-def test_a_full_endpoint_refuses_patients_and_is_healthy() -> None:
-    async def scene() -> tuple[httpx.Response, httpx.Response, httpx.Response, httpx.Response]:
+def test_it_is_not_ready_before_its_engines_are_warm(tmp_path: Path) -> None:
+    desk = desk_of(tmp_path)
+    desk.warm = False
+    app = build_api(desk)
+    assert_problem(send(app, "GET", "/readyz"), 503)
+    desk.warm = True
+    assert send(app, "GET", "/readyz").json() == {"status": "ready"}
+
+
+def test_a_full_endpoint_refuses_patients_and_is_healthy(tmp_path: Path) -> None:
+    async def scene() -> list[httpx.Response]:
         entered, leave = asyncio.Event(), asyncio.Event()
 
         async def waits() -> Reply:
             entered.set()
             await leave.wait()
-            return await SURE()
+            return SURE
 
-        async with client_of(api(waits, max_ongoing_requests=1)) as client:
+        async with client_of(api(tmp_path, waits, max_ongoing_requests=1)) as client:
             first = asyncio.create_task(client.post(URL, json=BODY))
             await entered.wait()
-            refused, health = await client.post(URL, json=BODY), await client.get("/healthz")
+            refused = await client.post(URL, json=BODY)
+            streamed = await client.post(URL, params={"stream": True}, json=BODY)
+            health = await client.get("/healthz")
             leave.set()
-            return await first, refused, health, await client.post(URL, json=BODY)
+            return [await first, refused, streamed, health, await client.post(URL, json=BODY)]
 
-    first, refused, health, later = asyncio.run(scene())
+    first, refused, streamed, health, later = asyncio.run(scene())
     assert_problem(refused, 503)
+    assert_problem(streamed, 503)
     assert (first.status_code, health.status_code, later.status_code) == (200, 200, 200)
 
 
-def test_documentation_names_the_degraded_answer_and_the_problems() -> None:
-    schema = send(api(), "GET", "/openapi.json").json()
-    assert "degraded" in schema["components"]["schemas"]["DiagnoseResponse"]["required"]
-    responses = schema["paths"][URL]["post"]["responses"]
-    assert {status: list(response["content"]) for status, response in responses.items() if status != "200"} == {
-        status: ["application/problem+json"] for status in ("422", "500", "502", "503", "504")
-    }
+def lines_of(response: httpx.Response) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in response.text.splitlines()]
+
+
+def test_a_batch_is_answered_in_its_order_line_by_line(tmp_path: Path) -> None:
+    bodies = [{"patient": {"mmse": number}, "model": "student"} for number in (10, 99, 20)]
+    lines = [*(json.dumps(body) for body in bodies), "", "{not json", json.dumps(BODY)]
+    response = send(api(tmp_path), "POST", f"{URL}/batch", content="\n".join(lines))
+    assert (response.status_code, response.headers["content-type"]) == (200, "application/x-ndjson")
+    answers = lines_of(response)
+    assert [line["index"] for line in answers] == [0, 1, 2, 3, 4]
+    assert [line["status"] for line in answers] == [200, 422, 200, 422, 200]
+    assert answers[1]["problem"]["errors"][0]["field"] == "patient.mmse"
+    assert answers[4]["answer"]["diagnosis"] == "AD"
+    rows = records_in(tmp_path)
+    assert sorted((row.item, row.status) for row in rows) == [(0, 200), (1, 422), (2, 200), (3, 422), (4, 200)]  # type: ignore[type-var]
+    assert len({row.request_id for row in rows}) == 1
+
+
+@pytest.mark.parametrize(("content", "status"), [(b"", 422), (b"\n \n", 422), (b"{}\n" * 11, 413)])
+def test_batches_that_cannot_be_used(tmp_path: Path, content: bytes, status: int) -> None:
+    assert_problem(send(api(tmp_path, max_batch=10), "POST", f"{URL}/batch", content=content), status)
+
+
+def test_a_batch_works_on_a_few_at_a_time(tmp_path: Path) -> None:
+    now, most = 0, 0
+
+    async def counts() -> Reply:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.01)
+        now -= 1
+        return SURE
+
+    content = "\n".join(json.dumps({"patient": {"mmse": 20}, "model": "student"}) for _ in range(12))
+    response = send(api(tmp_path, counts, batch_at_a_time=4), "POST", f"{URL}/batch", content=content)
+    assert [line["status"] for line in lines_of(response)] == [200] * 12
+    assert most == 4
+
+
+def test_documentation_is_whole(tmp_path: Path) -> None:
+    schema = send(api(tmp_path), "GET", "/openapi.json").json()
+    schemas = schema["components"]["schemas"]
+    assert {"degraded", "refer", "prediction_set"} <= set(schemas["DiagnoseResponse"]["required"])
+    operation = schema["paths"][URL]["post"]
+    body = operation["requestBody"]["content"]
+    assert body["application/json"]["schema"]["$ref"].rpartition("/")[2] in schemas
+    assert set(body["application/json"]["examples"]) == {"patient", "description"}
+    assert "multipart/form-data" in body
+    assert {"application/json", "text/event-stream"} <= set(operation["responses"]["200"]["content"])
+    for status, response in operation["responses"].items():
+        if status != "200":
+            assert list(response["content"]) == ["application/problem+json"], status
+    named = json.dumps(schema).split('"#/components/schemas/')[1:]
+    assert {text.split('"')[0] for text in named} <= set(schemas)
+
+
+def test_documentation_and_page_can_be_switched_off(tmp_path: Path) -> None:
+    app = api(tmp_path, docs=False, page=False)
+    assert [send(app, "GET", path).status_code for path in ("/openapi.json", "/docs", "/")] == [404, 404, 404]

@@ -13,16 +13,16 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from clinical_reasoner.serving.audit import AuditRow, input_hmac
 from fastapi import FastAPI
 from PIL import Image
-from serve.access import Caller
-from serve.problems import Refused, refuse, respond
-from serve.telemetry import Meters
 
 from clinical_reasoner.config.serving import ServingConfig
+from clinical_reasoner.serving.audit import AuditRow, input_hmac
 from clinical_reasoner.serving.panel import ModelUnavailableError
+from serve.access import Caller
 from serve.openai_routes import add_openai_routes
+from serve.problems import Refused, refuse, respond
+from serve.telemetry import Meters
 
 CANARY = "Zebulon"
 ASKED: dict[str, Any] = {"model": "teacher", "messages": [{"role": "user", "content": f"{CANARY} is a beekeeper."}]}
