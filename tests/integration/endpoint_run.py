@@ -186,7 +186,9 @@ def canary_patient() -> dict[str, Any]:
 
 def example(endpoint: Endpoint, name: str) -> dict[str, Any]:
     """A request of the endpoint's own documentation."""
-    body = endpoint.client.get("/openapi.json").json()["paths"]["/v1/diagnose"]["post"]["requestBody"]
+    response = endpoint.client.get("/openapi.json")
+    assert response.status_code == 200, response.text[:500]
+    body = response.json()["paths"]["/v1/diagnose"]["post"]["requestBody"]
     value: dict[str, Any] = body["content"]["application/json"]["examples"][name]["value"]
     return value
 
