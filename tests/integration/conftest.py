@@ -1,13 +1,15 @@
-"""One real run of the whole path, killed once on the way, shared by the integration tests."""
+"""What integration tests share: one real run of the whole path, killed once on the way, and one running endpoint."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 
 import pytest
 
+from tests.integration.endpoint_run import Endpoint, running_endpoint
 from tests.integration.pipeline_run import (
     LIMIT_S,
     ROOT,
@@ -17,6 +19,26 @@ from tests.integration.pipeline_run import (
     generated_rows,
     pipeline_command,
 )
+
+LAST_OF_THE_ENDPOINT = ("test_endpoint_faults.py", "test_endpoint_stop.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the endpoint without others between them, while it runs; those that harm it, then the one that stops it,
+    at their end."""
+    own = [item for item in items if item.path.name.startswith("test_endpoint")]
+    if own:
+        place, others = items.index(own[0]), [item for item in items if item not in own]
+        for name in LAST_OF_THE_ENDPOINT:
+            own = sorted(own, key=lambda item: item.path.name == name)
+        items[:] = [*others[:place], *own, *others[place:]]
+
+
+@pytest.fixture(scope="session")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    """Stopped when the tests end, or before by `test_endpoint_stop.py`."""
+    with running_endpoint(tmp_path_factory.mktemp("endpoint")) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -1,18 +1,12 @@
-"""The endpoint for real: Ray Serve, two vLLM engines, HTTP. The student base stands in for a trained student."""
+"""The endpoint as a client meets it: who answers and why, refusals, health, keys, a batch job beside it."""
 
 from __future__ import annotations
 
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,87 +15,23 @@ import pytest
 
 from clinical_reasoner.records import RATIONALES
 from clinical_reasoner.runs import RunFolder
+from tests.integration.endpoint_run import CANARY, THRESHOLD, Endpoint, example, operating_point, patients
 from tests.integration.pipeline_run import ROOT, environment
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
-
-MODELS = ROOT / "platform/clinical_reasoner/reference/models"
-STUDENT = "students/student/rationale_then_label/0"
-CANARY = "Zebulon"
-START_LIMIT_S = 600
-STOP_LIMIT_S = 120
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    client: httpx.Client
-    process: subprocess.Popen[str]
-    output: Path
-    """What the process printed."""
-    ray: Path
-    """Folder of Ray's sessions."""
-
-    def ask(self, **body: Any) -> httpx.Response:
-        return self.client.post("/v1/diagnose", json=body)
-
-
-@pytest.fixture(scope="module")
-def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    folder = tmp_path_factory.mktemp("endpoint")
-    shutil.copytree(MODELS / "student", folder / f"run/{STUDENT}/model")
-    run = RunFolder(str(folder / "run"))
-    run.finish(STUDENT, settings={}, inputs={}, rows_in=0, rows_out=0, rows_rejected=0, seconds=0)
-    ray = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # short: Ray puts sockets there
-    port = free_port()
-    command = [sys.executable, "jobs/serve_endpoint.py", "--config", "configs/demo.yaml"]
-    command += [f"run.path={folder}/run", f"serving.port={port}", f"teacher.model={MODELS}/teacher"]
-    with (folder / "output.txt").open("w") as stream:
-        env = {**environment(), "RAY_TMPDIR": str(ray)}
-        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=stream, stderr=stream, text=True)
-    try:
-        await_ready(process, folder / "output.txt")
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
-            yield Endpoint(client, process, folder / "output.txt", ray)
-    finally:
-        stop(process)
-        shutil.rmtree(ray, ignore_errors=True)
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-def await_ready(process: subprocess.Popen[str], output: Path) -> None:
-    deadline = time.monotonic() + START_LIMIT_S
-    while "ready: http" not in output.read_text():
-        assert process.poll() is None, output.read_text()[-4000:]
-        assert time.monotonic() < deadline, output.read_text()[-4000:]
-        time.sleep(0.5)
-
-
-def stop(process: subprocess.Popen[str]) -> None:
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def example(endpoint: Endpoint, name: str) -> dict[str, Any]:
-    """A request of the endpoint's own documentation."""
-    body = endpoint.client.get("/openapi.json").json()["paths"]["/v1/diagnose"]["post"]["requestBody"]
-    value: dict[str, Any] = body["content"]["application/json"]["examples"][name]["value"]
-    return value
 
 
 def test_healthz_says_that_both_engines_answer(endpoint: Endpoint) -> None:
     response = endpoint.client.get("/healthz")
     assert response.status_code == 200
-    assert response.json().items() >= {"status": "ok", "student": "ok", "teacher": "ok"}.items()
+    said = {"status": "ok", "student": "ok", "teacher": "ok", "operating_point": operating_point().version}
+    assert response.json().items() >= said.items()
+
+
+def test_readyz_says_that_patients_are_taken(endpoint: Endpoint) -> None:
+    """Both are open: a load balancer has no key."""
+    for path in ("/healthz", "/readyz"):
+        assert httpx.get(f"{endpoint.url}{path}").status_code == 200
 
 
 @pytest.mark.parametrize("form", ["patient", "description"])
@@ -127,13 +57,39 @@ def test_both_forms_of_a_patient_get_the_same_answer(endpoint: Endpoint) -> None
     assert answers[0]["rationale"] == answers[1]["rationale"]
 
 
-def test_auto_says_who_answered_and_why(endpoint: Endpoint) -> None:
-    student = endpoint.ask(**{**example(endpoint, "patient"), "model": "student"}).json()
-    answer = endpoint.ask(**{**example(endpoint, "patient"), "model": "auto"}).json()
-    if max(student["probabilities"].values()) >= 0.8:
-        assert (answer["answered_by"], answer["routing"][:17]) == ("student", "student confident")
-    else:
-        assert (answer["answered_by"], answer["routing"][:23]) == ("teacher", "student below threshold")
+def test_auto_asks_the_teacher_where_the_student_is_below_the_threshold(endpoint: Endpoint) -> None:
+    answered = set()
+    for patient in patients():
+        student = endpoint.ask(patient=patient, model="student").json()
+        answer = endpoint.ask(patient=patient, model="auto").json()
+        confident = max(student["probabilities"].values()) >= THRESHOLD
+        assert answer["answered_by"] == ("student" if confident else "teacher"), answer["routing"]
+        assert ("student confident" if confident else "student below threshold") in answer["routing"]
+        assert (answer["degraded"], answer["calibrated"]) == (False, True)
+        assert answer["diagnosis"] in answer["prediction_set"] and answer["coverage"] == 0.9
+        assert answer["operating_point"] == operating_point().version
+        answered.add(answer["answered_by"])
+    assert answered == {"student", "teacher"}, "these patients do not show both"
+
+
+def test_no_answer_without_a_key_and_none_of_another_model_than_it_has(endpoint: Endpoint) -> None:
+    body = {"patient": patients()[0], "model": "student"}
+    with httpx.Client(base_url=endpoint.url, timeout=60) as stranger:
+        for headers in ({}, {"authorization": "Bearer cr_nothing"}, {"authorization": "Basic eDp5"}):
+            refused = stranger.post("/v1/diagnose", json=body, headers=headers)
+            assert refused.status_code == 401 and "www-authenticate" in refused.headers, headers
+            assert refused.headers["content-type"] == "application/problem+json"
+        only = endpoint.headers("student-only")
+        assert stranger.post("/v1/diagnose", json=body, headers=only).json()["answered_by"] == "student"
+        assert stranger.post("/v1/diagnose", json={**body, "model": "auto"}, headers=only).status_code == 403
+        assert stranger.post("/v1/diagnose", json=body, headers={"x-api-key": endpoint.tokens["suite"]}).is_success
+
+
+def test_a_key_that_asks_too_often_is_told_when_to_come_back(endpoint: Endpoint) -> None:
+    with httpx.Client(base_url=endpoint.url, headers=endpoint.headers("slow"), timeout=60) as slow:
+        responses = [slow.post("/v1/diagnose", json={"patient": {}}) for _ in range(4)]
+    assert [response.status_code for response in responses] == [422, 422, 429, 429]
+    assert 1 <= int(responses[-1].headers["retry-after"]) <= 60
 
 
 def test_request_id_is_in_body_and_header(endpoint: Endpoint) -> None:
@@ -220,15 +176,3 @@ def test_a_deployment_that_does_not_run_is_said_before(endpoint: Endpoint, tmp_p
     done = subprocess.run(command, cwd=ROOT, env=shell, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 2, done.stderr[-3000:]
     assert "teacher.deployment.name 'nothing'" in done.stderr and "Traceback" not in done.stderr
-
-
-def test_no_patient_text_in_any_log_and_a_clean_stop(endpoint: Endpoint) -> None:
-    """Last: it stops the endpoint, so that every log is flushed."""
-    description = f"{CANARY} is a beekeeper. " + example(endpoint, "description")["description"]
-    for model in ("student", "teacher", "auto"):
-        assert endpoint.ask(description=description, model=model).status_code in (200, 502)
-    stop(endpoint.process)
-    assert endpoint.process.returncode == 0, endpoint.output.read_text()[-4000:]
-    logs = [file for file in endpoint.ray.rglob("*") if file.is_file() and not file.is_symlink()]
-    assert any("replica_diagnosis" in file.name for file in logs), "the access log of the ingress is not where it was"
-    assert [file for file in (*logs, endpoint.output) if CANARY.encode() in file.read_bytes()] == []

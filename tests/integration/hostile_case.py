@@ -1,0 +1,81 @@
+"""One hostile input, how it is sent, and what came back."""
+
+from __future__ import annotations
+
+import json
+import socket
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from tests.integration.endpoint_run import Endpoint
+
+JSON = "application/json"
+LIMIT_S = 45.0
+
+
+@dataclass(frozen=True)
+class Hostile:
+    family: str
+    name: str
+    content: bytes = b""
+    path: str = "/v1/diagnose"
+    headers: dict[str, str] = field(default_factory=lambda: {"content-type": JSON})
+    raw: bytes | None = None
+    """A whole request, written to the socket as it stands; `KEY` in it becomes the API key."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    """0 where the connection ended without one."""
+    kind: str
+    """Its content-type."""
+    text: str
+
+
+def diagnose(family: str, name: str, body: Any) -> Hostile:
+    return Hostile(family, name, json.dumps(body).encode())
+
+
+def send(endpoint: Endpoint, case: Hostile) -> Answer:
+    if case.raw is not None:
+        return _written(endpoint, case.raw.replace(b"KEY", endpoint.tokens["suite"].encode()))
+    headers = {**endpoint.headers(), **case.headers}
+    response = httpx.post(f"{endpoint.url}{case.path}", content=case.content, headers=headers, timeout=LIMIT_S)
+    return Answer(response.status_code, response.headers.get("content-type", ""), response.text)
+
+
+def _written(endpoint: Endpoint, request: bytes) -> Answer:
+    received = bytearray()
+    with socket.create_connection(endpoint.host, timeout=LIMIT_S) as connection:
+        try:
+            connection.sendall(request)
+            connection.shutdown(socket.SHUT_WR)
+            while piece := connection.recv(65536):
+                received += piece
+        except (ConnectionError, BrokenPipeError, TimeoutError):
+            pass  # what was received before it counts
+    head, _, body = bytes(received).partition(b"\r\n\r\n")
+    lines = head.decode("latin-1").split("\r\n")
+    status = int(lines[0].split(" ")[1]) if lines[0].startswith("HTTP/") else 0
+    kinds = [line.partition(":")[2].strip() for line in lines if line.lower().startswith("content-type:")]
+    return Answer(status, kinds[0] if kinds else "", body.decode("utf-8", "replace"))
+
+
+def reason(answer: Answer) -> str:
+    """Why it was refused, in the form of the route: problem details, FHIR's OperationOutcome, or OpenAI's error; what
+    is no HTTP at all is refused by the HTTP server, in plain text. Empty where there is none."""
+    if answer.kind.startswith("text/plain"):
+        return answer.text if answer.status == 400 and "Invalid HTTP request" in answer.text else ""
+    try:
+        body = json.loads(answer.text)
+    except json.JSONDecodeError:
+        return ""
+    if answer.kind == "application/problem+json":
+        return str(body["detail"]) if body["status"] == answer.status else ""
+    if body.get("resourceType") == "OperationOutcome":
+        return str(body["issue"][0]["diagnostics"])
+    error = body.get("error")
+    return str(error["message"]) if isinstance(error, dict) else ""

@@ -1,0 +1,42 @@
+"""Schemathesis over the OpenAPI document of the running endpoint: no 5xx, nothing that the document does not say."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration.endpoint_run import Endpoint
+from tests.integration.pipeline_run import environment
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(3600)]
+
+CASES = int(os.environ.get("SCHEMATHESIS_CASES", "300"))
+"""At least so many; 2000 for a figure to publish."""
+SEED = 7
+
+
+def test_the_endpoint_keeps_to_its_openapi_document(
+    endpoint: Endpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    operations = sum(len(path) for path in endpoint.client.get("/openapi.json").json()["paths"].values())
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{endpoint.url}/openapi.json"]
+    command += ["--header", f"Authorization: Bearer {endpoint.tokens['suite']}", "--no-color", "--no-shrink"]
+    command += ["--phases", "examples,coverage,fuzzing", "--max-examples", str(CASES // operations + 1)]
+    command += ["--seed", str(SEED), "--generation-database", "none", "--workers", "4", "--continue-on-failure"]
+    command += ["--checks", "all", "--request-timeout", "60", "--report", "json", "--report-json-path", "report.json"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False, timeout=3000
+    )
+    assert (tmp_path / "report.json").is_file(), done.stdout[-4000:] + done.stderr[-4000:]
+    report = json.loads((tmp_path / "report.json").read_text())
+    counted = report["test_cases"]
+    with capsys.disabled():
+        print(f"\nschemathesis: {counted} over {report['operations']} in {report['running_time']:.0f} s")
+    assert (report["failures"], report["errors"], done.returncode) == ([], [], 0), done.stdout[-12000:]
+    assert report["operations"]["tested"] == report["operations"]["total"] == operations
+    assert counted["generated"] >= CASES and counted["errored"] == 0
