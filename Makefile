@@ -9,7 +9,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := .venv/.installed
 
-.PHONY: help setup demo serve test check clean
+.PHONY: help setup demo serve test load check clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -25,6 +25,9 @@ serve: setup ## answer diagnosis requests with the demo's results
 
 test: setup ## run the unit and integration tests
 	$(BIN)/python -m pytest $(ARGS)
+
+load: setup ## load and fault tests of the endpoint: 4 times its capacity for a minute, engines killed, 2,000 generated requests
+	OVERLOAD_S=60 SCHEMATHESIS_CASES=2000 $(BIN)/python -m pytest tests/integration -m load $(ARGS)
 
 check: setup ## lint, format, types and import layers
 	$(BIN)/ruff check
