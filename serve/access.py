@@ -17,6 +17,7 @@ from clinical_reasoner.config.serving import ServingConfig
 from clinical_reasoner.serving.keys import ALL_MODELS, Key, Keyring
 from clinical_reasoner.serving.rates import Rates
 from serve.problems import Refused, refuse
+from serve.telemetry import Limit
 
 ANONYMOUS = "anonymous"
 """Key id where the endpoint has no keys."""
@@ -97,21 +98,26 @@ class Door:
         key = self._keyring.find(token, self._now()) if token else None
         if key is None:
             raise self._unknown(given=token is not None)
-        self._take(key)
+        self._take(key, at_door=True)
         return Caller(key.id, frozenset(key.models))
 
-    def _take(self, key: Key, cost: int = 1, paid: int = 0) -> None:
+    def _take(self, key: Key, cost: int = 1, paid: int = 0, *, at_door: bool = False) -> None:
         wait_s = self._rates.allow(key.id, key.requests_per_minute, self._clock(), cost, paid)
         if wait_s > 0:
-            raise _too_many(f"this API key has {key.requests_per_minute} requests per minute", wait_s)
+            raise _too_many(
+                f"this API key has {key.requests_per_minute} requests per minute",
+                wait_s,
+                "rate",
+                key.id if at_door else None,
+            )
 
     def _unknown(self, *, given: bool = True) -> Refused:
         wait_s = self._failures.allow("", FAILURES_PER_MINUTE, self._clock())
         if wait_s > 0:
-            return _too_many("too many requests without a valid API key", wait_s)
+            return _too_many("too many requests without a valid API key", wait_s, "key")
         challenge = 'Bearer error="invalid_token"' if given else "Bearer"
         detail = "the API key is unknown or has expired" if given else "give one API key: Authorization: Bearer KEY"
-        return refuse(401, detail, headers={"www-authenticate": challenge})
+        return refuse(401, detail, headers={"www-authenticate": challenge}, limit="key")
 
 
 def _token(request: Request) -> str | None:
@@ -123,5 +129,5 @@ def _token(request: Request) -> str | None:
     return token if scheme.lower() == "bearer" and _TOKEN.fullmatch(token) else None
 
 
-def _too_many(detail: str, wait_s: float) -> Refused:
-    return refuse(429, detail, retry_after_s=ceil(wait_s))
+def _too_many(detail: str, wait_s: float, limit: Limit, key_id: str | None = None) -> Refused:
+    return refuse(429, detail, retry_after_s=ceil(wait_s), limit=limit, key_id=key_id)

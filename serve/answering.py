@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -14,34 +13,41 @@ from clinical_reasoner.serving.diagnosis import Conversation, diagnose
 from clinical_reasoner.serving.events import Answered, Event
 from clinical_reasoner.serving.panel import ModelUnavailableError, Panel
 from clinical_reasoner.serving.schema import DiagnoseRequest, DiagnoseResponse, FieldError
-from clinical_reasoner.serving.uploads import Upload
+from clinical_reasoner.serving.uploads import Upload, UploadError
 from serve.desk import Desk
 from serve.ledger import UnrecordedError, Visit
-from serve.problems import Refused, refuse
+from serve.problems import Refused, failure_of, refuse
+from serve.upload_problems import refused as upload_refused
 
-LOG = logging.getLogger("ray.serve")
+Finish = Callable[[DiagnoseResponse], Awaitable[None]]
+"""What has to be done with an answer before it counts as given."""
 CLIENT_CLOSED = 499
 """Status in the record where the client went away, as nginx has it."""
+NOTHING: Mapping[str, Any] = {}
 _FAILURES = {422: "prompt_too_long", 502: "unreadable", 503: "unavailable", 504: "timeout"}
 
 
-async def answer(visit: Visit, body: DiagnoseRequest, upload: Upload | None = None) -> DiagnoseResponse:
+async def answer(
+    visit: Visit, body: DiagnoseRequest, upload: Upload | None = None, finish: Finish | None = None
+) -> DiagnoseResponse:
     """The whole answer. Raises Refused."""
-    async with aclosing(events(visit, body, upload)) as steps:
+    async with aclosing(events(visit, body, upload, finish)) as steps:
         async for event in steps:
             if isinstance(event, Answered):
                 return event.response
     raise AssertionError("events() ends with Answered, or raises")
 
 
-async def events(visit: Visit, body: DiagnoseRequest, upload: Upload | None = None) -> AsyncGenerator[Event]:
-    """What happens on the way to the answer; `Answered` comes last, and only once it is recorded. Raises Refused. Every
-    end is recorded, that of a request whose client went away too."""
+async def events(
+    visit: Visit, body: DiagnoseRequest, upload: Upload | None = None, finish: Finish | None = None
+) -> AsyncGenerator[Event]:
+    """What happens on the way to the answer; `Answered` comes last, and only once it is finished and recorded. Raises
+    Refused. Every end is recorded, that of a request whose client went away too."""
     desk, panel = visit.desk, visit.desk.panel
     said: dict[str, Any] = {"model_asked": body.model, "input_hmac": desk.input_hmac(body)}
     async with recorded(visit, said):
         desk.door.require_model(visit.caller, body.model)
-        async with place(desk, waits=visit.form == "batch"):
+        async with place(visit):
             talk = Conversation(
                 case=_case(body, upload, desk),
                 panel=panel,
@@ -49,12 +55,15 @@ async def events(visit: Visit, body: DiagnoseRequest, upload: Upload | None = No
                 request_id=visit.request_id,
                 limit_s=desk.limits.request_timeout_s,
                 piecewise=visit.form == "stream",
+                spent_s=visit.spent_s,
             )
             try:
                 async with aclosing(diagnose(body.model, talk)) as steps:
                     async for event in steps:
                         if isinstance(event, Answered):
                             _count_unavailable(talk, desk)
+                            if finish is not None:
+                                await finish(event.response)
                             await visit.close(200, "answered", **said, **_content(event, panel))
                         yield event
             except ModelUnavailableError as error:
@@ -63,14 +72,18 @@ async def events(visit: Visit, body: DiagnoseRequest, upload: Upload | None = No
 
 
 @asynccontextmanager
-async def recorded(visit: Visit, said: dict[str, Any]) -> AsyncIterator[None]:
-    """Every end but a good answer, which is recorded where its content is known, is recorded here; what is no refusal
-    becomes one. `said`: further fields of the record."""
+async def recorded(visit: Visit, said: Mapping[str, Any] = NOTHING) -> AsyncIterator[None]:
+    """Around reading and around answering. Every end but a good answer, which is recorded where its content is known,
+    is recorded here; what is no refusal becomes one. `said`: further fields of the record."""
     with visit.desk.meters.working(visit.form):
         try:
             yield
         except UnrecordedError:
             raise
+        except UploadError as error:
+            refusal = upload_refused(error)
+            await visit.refused(refusal, **said)
+            raise refusal from None
         except Refused as refusal:
             cause = refusal.__cause__
             if isinstance(cause, ModelUnavailableError):
@@ -80,22 +93,26 @@ async def recorded(visit: Visit, said: dict[str, Any]) -> AsyncIterator[None]:
                 await visit.refused(refusal, **said)
             raise
         except (asyncio.CancelledError, GeneratorExit):
-            if not visit.ended:
-                await asyncio.shield(visit.close(CLIENT_CLOSED, "cancelled", **said))
+            await asyncio.shield(visit.close(CLIENT_CLOSED, "cancelled", **said))
             raise
         except Exception as error:
-            # Its message may hold the patient, and Ray Serve would log it: only its class goes out of here.
-            LOG.error("request %s failed: %s", visit.request_id, type(error).__name__)
-            failure = refuse(500, "the request failed; the log has the kind of error")
+            failure = failure_of(error, visit.request_id)
             await visit.refused(failure, "failed", **said)
             raise failure from None
 
 
 @asynccontextmanager
-async def place(desk: Desk, *, waits: bool = False) -> AsyncIterator[None]:
-    """One of the places of patients in work. Raises Refused (503) where none is free, unless it `waits`."""
-    if desk.places.locked() and not waits:
-        raise refuse(503, "too many requests are in work", retry_after_s=1)
+async def place(visit: Visit) -> AsyncIterator[None]:
+    """One of the places of patients in work. Raises Refused (503) where none is free; an item of a batch waits for one,
+    and its time begins with it."""
+    desk = visit.desk
+    if visit.form == "batch":
+        async with desk.batch_places, desk.places:
+            visit.restart()
+            yield
+        return
+    if desk.places.locked():
+        raise refuse(503, "too many requests are in work", retry_after_s=1, limit="places")
     async with desk.places:
         yield
 

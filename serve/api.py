@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 from clinical_reasoner import __version__
 from clinical_reasoner.serving.schema import (
-    NOT_JSON,
     PROBLEM_MEDIA_TYPE,
     RESEARCH_USE_ONLY,
-    WHOLE_BODY,
-    FieldError,
     Problem,
-    field_errors,
     problem,
 )
 from serve.batch_routes import add_batch_routes
 from serve.desk import Desk
-from serve.diagnose_routes import INVALID, add_diagnose_routes
+from serve.diagnose_routes import add_diagnose_routes
 from serve.fhir_routes import add_fhir_routes
+from serve.guard import guarded_route
 from serve.health_routes import add_health_routes
 from serve.metrics_routes import add_metrics_routes
 from serve.openai_routes import add_openai_routes
 from serve.page_routes import add_page_routes
-from serve.problems import Refused, respond
+from serve.problems import respond
 from serve.slice_routes import add_slice_routes
 
 SCHEMAS = "#/components/schemas/{model}"
@@ -66,9 +61,8 @@ def build_api(desk: Desk) -> FastAPI:
         redoc_url=None,
     )
     api.desk = desk
-    api.add_exception_handler(RequestValidationError, _invalid)
     api.add_exception_handler(HTTPException, _not_offered)
-    api.add_exception_handler(Refused, _refused)
+    api.router.route_class = guarded_route(desk)
     for add in (
         add_diagnose_routes,
         add_batch_routes,
@@ -85,24 +79,6 @@ def build_api(desk: Desk) -> FastAPI:
     return api
 
 
-async def _invalid(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    return _unusable(field_errors(error.errors()))
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)
-    if error.problem.status == 401:
-        request.app.desk.meters.limited("key")
-    return respond(error.problem, error.headers)
-
-
 async def _not_offered(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    if error.status_code == 400:  # FastAPI could not decode the body
-        return _unusable([FieldError(field=WHOLE_BODY, message=NOT_JSON)])
     return respond(problem(error.status_code, "see /docs for what this endpoint offers"), error.headers)
-
-
-def _unusable(errors: Iterable[FieldError]) -> Response:
-    return respond(problem(422, INVALID, errors))

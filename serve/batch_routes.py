@@ -6,25 +6,27 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, aclosing
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from clinical_reasoner.serving.schema import DiagnoseResponse, Problem
-from clinical_reasoner.serving.uploads import UploadError
 from serve.access import Caller
-from serve.answering import answer
-from serve.bodies import read_json
+from serve.answering import answer, recorded
+from serve.bodies import read_lines
 from serve.desk import Desk
 from serve.diagnose_routes import validated
+from serve.guard import guarded_route
 from serve.ledger import Visit, request_id_of
-from serve.problems import Refused, problem_docs, refuse
+from serve.problems import Refused, failure_of, problem_docs, refuse
 from serve.streams import ClosingStream
-from serve.upload_problems import refused as upload_refused
 
 NDJSON = "application/x-ndjson"
+RETRY_AFTER_S = 5
+"""A batch takes its time."""
 LINE_KIB = 64
 """Most that a line takes on average; the whole body may have `serving.max_batch` of them."""
 
@@ -43,57 +45,57 @@ def add_batch_routes(api: FastAPI, desk: Desk) -> None:
     content = {NDJSON: {"schema": {"$ref": "#/components/schemas/BatchLine"}}}
     body = {NDJSON: {"schema": {"type": "string"}, "examples": {"two": {"value": _example(desk)}}}}
 
-    @api.post(
+    router = APIRouter(route_class=guarded_route(desk, "batch"))
+
+    @router.post(
         "/v1/diagnose/batch",
         response_class=StreamingResponse,
         responses={
             200: {"model": BatchLine, "description": "A line for each patient, in their order.", "content": content},
-            **problem_docs(400, 401, 403, 413, 415, 422, 429, 500, 503),
+            **problem_docs(400, 401, 403, 408, 413, 415, 422, 429, 500, 503),
         },
         openapi_extra={"requestBody": {"required": True, "content": body}},
     )
     async def diagnose_many(request: Request, caller: Annotated[Caller, Depends(desk.door.enter)]) -> Any:
         """Many patients, one request of `/v1/diagnose` a line; what is wrong with one does not touch the others."""
         request_id = request_id_of(request)
-        lines = await _read_lines(request, Visit(desk, caller, request_id, "batch"))
-        visits = [Visit(desk, caller, request_id, "batch", item) for item in range(len(lines))]
-        answered = _answered(lines, visits)
-        return ClosingStream(answered, answered, NDJSON)
+        visit = Visit(desk, caller, request_id, "batch")
+        async with AsyncExitStack() as stack:
+            async with recorded(visit):
+                if desk.batches.locked():
+                    raise refuse(503, "too many batches are in work", retry_after_s=RETRY_AFTER_S, limit="places")
+                await stack.enter_async_context(desk.batches)
+                lines = await _read_lines(request, visit)
+            visits = [Visit(desk, caller, request_id, "batch", item) for item in range(len(lines))]
+            answered = await stack.enter_async_context(aclosing(_answered(lines, visits)))
+            return ClosingStream(answered, stack.pop_all(), NDJSON)
+
+    api.include_router(router)
 
 
-async def _read_lines(request: Request, visit: Visit) -> list[bytes]:
-    desk = visit.desk
-    try:
-        most = desk.limits.max_batch
-        content = await read_json(request, most * LINE_KIB / 1024)
-        lines = [line for line in content.split(b"\n") if line.strip()]
-        if not lines:
-            raise refuse(422, "the batch has no line; send one JSON request on each")
-        if len(lines) > most:
-            raise refuse(413, f"the batch has {len(lines)} patients, at most {most} are taken")
-        desk.door.charge(visit.caller, len(lines))
-        return lines
-    except UploadError as error:
-        refusal = upload_refused(error)
-        await visit.refused(refusal)
-        raise refusal from None
-    except Refused as refusal:
-        await visit.refused(refusal)
-        raise
+async def _read_lines(request: Request, visit: Visit) -> list[bytearray]:
+    """Raises Refused and UploadError."""
+    limits = visit.desk.limits
+    most_mib = limits.max_batch * LINE_KIB / 1024
+    lines = await read_lines(request, limits.max_batch, limits.max_body_mib, most_mib, limits.request_timeout_s)
+    if not lines:
+        raise refuse(422, "the batch has no line; send one JSON request on each")
+    visit.desk.door.charge(visit.caller, len(lines))
+    return lines
 
 
-async def _answered(lines: list[bytes], visits: list[Visit]) -> AsyncGenerator[str]:
+async def _answered(lines: list[bytearray], visits: list[Visit]) -> AsyncGenerator[str]:
     """As many at a time as `serving.batch_at_a_time`, given out in their order."""
-    waiting: deque[asyncio.Task[BatchLine]] = deque()
+    waiting: deque[asyncio.Task[str]] = deque()
     at_a_time = visits[0].desk.limits.batch_at_a_time
     try:
         for line, visit in zip(lines, visits, strict=True):
             waiting.append(asyncio.create_task(_answer_line(line, visit)))
             if len(waiting) >= at_a_time:
-                yield _json(await waiting[0])
+                yield await waiting[0]
                 waiting.popleft()
         while waiting:
-            yield _json(await waiting[0])
+            yield await waiting[0]
             waiting.popleft()
     finally:
         for task in waiting:
@@ -101,22 +103,17 @@ async def _answered(lines: list[bytes], visits: list[Visit]) -> AsyncGenerator[s
         await asyncio.gather(*waiting, return_exceptions=True)
 
 
-async def _answer_line(line: bytes, visit: Visit) -> BatchLine:
+async def _answer_line(line: bytearray, visit: Visit) -> str:
+    index = visit.item or 0
     try:
-        body = await _validated(line, visit)
-        return BatchLine(index=visit.item or 0, status=200, answer=await answer(visit, body))
+        async with recorded(visit):
+            body = validated(line, visit.desk)
+        return _json(BatchLine(index=index, status=200, answer=await answer(visit, body)))
     except Refused as refusal:
-        return BatchLine(index=visit.item or 0, status=refusal.problem.status, problem=refusal.problem)
-
-
-async def _validated(line: bytes, visit: Visit) -> Any:
-    try:
-        if len(line) > visit.desk.limits.max_body_mib * 2**20:
-            raise refuse(413, f"the line is longer than {visit.desk.limits.max_body_mib:g} MiB")
-        return validated(line, visit.desk)
-    except Refused as refusal:
-        await visit.refused(refusal)
-        raise
+        problem = refusal.problem
+    except Exception as error:
+        problem = failure_of(error, visit.request_id).problem
+    return _json(BatchLine(index=index, status=problem.status, problem=problem))
 
 
 def _json(line: BatchLine) -> str:

@@ -21,6 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from clinical_reasoner.config.serving import ServingConfig
 from clinical_reasoner.serving.schema import WHOLE_BODY
+from clinical_reasoner.serving.upload_errors import TOO_LARGE
 from clinical_reasoner.serving.uploads import Sent, UploadError
 from serve.forms import FILES, Form
 
@@ -48,13 +49,36 @@ def is_form(request: Request) -> bool:
     return parse_options_header(request.headers.get("content-type"))[0] == FORM
 
 
-async def read_json(request: Request, max_mib: float, timeout_s: float = 60) -> bytes:
+async def read_json(request: Request, max_mib: float, timeout_s: float) -> bytes:
     """The whole body, of at most `max_mib` MiB. Raises UploadError: 413 for more, stated or sent; 400 for a
     content-length that is no number and for a body that breaks off; 408 after `timeout_s`; 415 for an encoded one."""
     body = bytearray()
     async for piece in _pieces(request, int(max_mib * MIB), timeout_s):
         body += piece
     return bytes(body)
+
+
+async def read_lines(
+    request: Request, max_lines: int, line_mib: float, max_mib: float, timeout_s: float
+) -> list[bytearray]:
+    """The lines of a body that are not blank. Raises UploadError as `read_json`, and 413 for more than `max_lines`
+    lines, blank ones too, and for a line of more than `line_mib` MiB; the lines are counted before they are split."""
+    line_bytes = int(line_mib * MIB)
+    too_long = UploadError(WHOLE_BODY, f"a line is longer than {line_mib:g} MiB", TOO_LARGE)
+    too_many = UploadError(WHOLE_BODY, f"there are more than {max_lines} lines", TOO_LARGE)
+    body, ended, unended = bytearray(), 0, 0
+    async for piece in _pieces(request, int(max_mib * MIB), timeout_s):
+        ended += piece.count(b"\n")
+        unended = len(piece) - piece.rfind(b"\n") - 1 if b"\n" in piece else unended + len(piece)
+        if ended + (unended > 0) > max_lines:
+            raise too_many
+        if unended > line_bytes:
+            raise too_long
+        body += piece
+    lines = body.split(b"\n")
+    if max(map(len, lines)) > line_bytes:
+        raise too_long
+    return [line for line in lines if line.strip()]
 
 
 @asynccontextmanager
@@ -119,7 +143,7 @@ async def _pieces(request: Request, most_bytes: int, timeout_s: float) -> AsyncI
         if not re.fullmatch(r"[0-9]{1,18}", stated):
             raise UploadError(WHOLE_BODY, "content-length is not a number of bytes", 400)
         if int(stated) > most_bytes:
-            raise UploadError(WHOLE_BODY, too_large, 413)
+            raise UploadError(WHOLE_BODY, too_large, TOO_LARGE)
     deadline = asyncio.get_running_loop().time() + timeout_s
     stream, received = aiter(request.stream()), 0
     while True:
@@ -134,7 +158,7 @@ async def _pieces(request: Request, most_bytes: int, timeout_s: float) -> AsyncI
             raise UploadError(WHOLE_BODY, f"the body did not arrive within {timeout_s:g} s", 408) from None
         received += len(piece)
         if received > most_bytes:
-            raise UploadError(WHOLE_BODY, too_large, 413)
+            raise UploadError(WHOLE_BODY, too_large, TOO_LARGE)
         yield piece
 
 

@@ -22,6 +22,9 @@ from serve.recording import Recorder
 from serve.scans import ScanRoom
 from serve.telemetry import Meters
 
+MOST_BATCHES = 4
+"""In work at a time; one more is answered 503."""
+
 
 @dataclass
 class Desk:
@@ -49,10 +52,16 @@ class Desk:
     body_model: type[DiagnoseRequest] = field(init=False)
     places: asyncio.Semaphore = field(init=False)
     """Of patients in work."""
+    batch_places: asyncio.Semaphore = field(init=False)
+    """Of these, those that patients of batches may take: half, so that single patients find some too."""
+    batches: asyncio.Semaphore = field(init=False)
+    """Of batches in work: each holds its body in memory."""
 
     def __post_init__(self) -> None:
         self.body_model = request_model(self.panel.task, self.limits.max_description_chars)
         self.places = asyncio.Semaphore(self.limits.max_ongoing_requests)
+        self.batch_places = asyncio.Semaphore(max(1, self.limits.max_ongoing_requests // 2))
+        self.batches = asyncio.Semaphore(MOST_BATCHES)
 
     def examples(self) -> dict[str, Any]:
         """Bodies for the documentation and the page, by name."""

@@ -3,34 +3,33 @@
 # No `from __future__ import annotations` here: FastAPI reads the dependency, which is made at run time.
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from pydantic import ValidationError
 
 from clinical_reasoner.serving.events import Answered, Event, ProbabilitiesEvent, TextEvent, TierEvent
 from clinical_reasoner.serving.schema import DiagnoseRequest, DiagnoseResponse, field_errors
 from clinical_reasoner.serving.uploads import Upload, UploadError
 from serve.access import Caller
-from serve.answering import answer, events
+from serve.answering import answer, events, recorded
 from serve.bodies import Parts, is_form, read_json, read_parts
 from serve.desk import Desk
 from serve.form_docs import form_schema
+from serve.guard import INVALID, guarded_route
 from serve.ledger import Visit, request_id_of
-from serve.problems import Refused, problem_docs, refuse
-from serve.streams import ClosingStream
-from serve.upload_problems import refused as upload_refused
+from serve.problems import Refused, failure_of, problem_docs, refuse
+from serve.streams import SSE_MEDIA_TYPE, ClosingStream
 
-SSE_MEDIA_TYPE = "text/event-stream"
 _NAMES: dict[type[Any], str] = {TierEvent: "tier", ProbabilitiesEvent: "probabilities", TextEvent: "text"}
-INVALID = "the request cannot be used; `errors` names each field and what is allowed"
 
 
 def add_diagnose_routes(api: FastAPI, desk: Desk) -> None:
+    router = APIRouter(route_class=guarded_route(desk, "diagnose"))
     enter = desk.door.enter
 
-    @api.post(
+    @router.post(
         "/v1/diagnose",
         response_model=DiagnoseResponse,
         responses={
@@ -48,36 +47,32 @@ def add_diagnose_routes(api: FastAPI, desk: Desk) -> None:
     ) -> Any:
         """One patient in, one reasoned diagnosis out."""
         visit = Visit(desk, caller, request_id_of(request), "stream" if stream else "diagnose")
-        body, upload = await read_request(request, visit)
+        async with recorded(visit):
+            body, upload = await _read(request, visit)
         if not stream:
             return await answer(visit, body, upload)
         steps = events(visit, body, upload)
-        # What is refused at once still has its own status.
-        first = await anext(steps)
-        return ClosingStream(_sent(first, steps), steps, SSE_MEDIA_TYPE)
+        begun = await _begun(steps)
+        return ClosingStream(_sent(begun, steps, visit), steps, SSE_MEDIA_TYPE)
+
+    api.include_router(router)
 
 
-async def read_request(request: Request, visit: Visit) -> tuple[DiagnoseRequest, Upload | None]:
-    """The validated body, and what was read in the files that came with it. Raises Refused, once that is recorded."""
+async def _read(request: Request, visit: Visit) -> tuple[DiagnoseRequest, Upload | None]:
+    """The validated body, and what was read in the files that came with it. Raises Refused and UploadError."""
     desk = visit.desk
-    try:
-        if not is_form(request):
-            return validated(await read_json(request, desk.limits.max_body_mib), desk), None
+    if not is_form(request):
+        content = await read_json(request, desk.limits.max_body_mib, desk.limits.request_timeout_s)
+        return validated(content, desk), None
+    with desk.scans.place():
         async with read_parts(request, desk.limits) as parts:
             if parts.request_json is None:
                 raise UploadError("request", "missing: the part with the request as JSON")
             body = validated(parts.request_json, desk)
-            return body, await _read_files(parts, body, desk)
-    except UploadError as error:
-        refusal = upload_refused(error)
-        await visit.refused(refusal)
-        raise refusal from None
-    except Refused as refusal:
-        await visit.refused(refusal)
-        raise
+            return body, await _read_files(parts, body, visit)
 
 
-def validated(content: bytes, desk: Desk) -> DiagnoseRequest:
+def validated(content: bytes | bytearray, desk: Desk) -> DiagnoseRequest:
     """Raises Refused (422), with the fields and none of their values."""
     try:
         return desk.body_model.model_validate_json(content)
@@ -85,20 +80,38 @@ def validated(content: bytes, desk: Desk) -> DiagnoseRequest:
         raise refuse(422, INVALID, errors=field_errors(error.errors(include_url=False))) from None
 
 
-async def _read_files(parts: Parts, body: DiagnoseRequest, desk: Desk) -> Upload | None:
+async def _read_files(parts: Parts, body: DiagnoseRequest, visit: Visit) -> Upload | None:
     if not parts.sent.has_files:
         return None
     fields = body.patient.model_dump(exclude={"findings"}, exclude_none=True) if body.patient else {}
-    return await desk.scans.read(parts.sent, fields)
+    return await visit.desk.scans.read(parts.sent, fields, visit.left_s)
 
 
-async def _sent(first: Event, steps: AsyncIterator[Event]) -> AsyncIterator[str]:
+async def _begun(steps: AsyncGenerator[Event]) -> Sequence[Event]:
+    """Up to the first event that a model has said something for: what fails before it has a status of its own. Raises
+    Refused."""
+    begun: list[Event] = []
+    async for event in steps:
+        begun.append(event)
+        if not isinstance(event, TierEvent):
+            break
+    return begun
+
+
+async def _sent(begun: Sequence[Event], steps: AsyncIterator[Event], visit: Visit) -> AsyncIterator[str]:
     try:
-        yield _line(first)
+        for event in begun:
+            yield _line(event)
         async for event in steps:
             yield _line(event)
     except Refused as refusal:
-        yield _event("problem", refusal.problem.model_dump(mode="json"))
+        yield _problem(refusal)
+    except Exception as error:
+        yield _problem(failure_of(error, visit.request_id))
+
+
+def _problem(refusal: Refused) -> str:
+    return _event("problem", refusal.problem.model_dump(mode="json"))
 
 
 def _line(event: Event) -> str:

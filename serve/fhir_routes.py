@@ -4,16 +4,13 @@
 
 import asyncio
 import json
-import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from fastapi.routing import APIRoute
 
 from clinical_reasoner.serving.fhir_capability import FHIR_MEDIA_TYPE, capabilities
 from clinical_reasoner.serving.fhir_codes import FhirCodes
@@ -22,17 +19,15 @@ from clinical_reasoner.serving.fhir_outcome import outcome
 from clinical_reasoner.serving.fhir_reading import BundleReading, read_bundle
 from clinical_reasoner.serving.fhir_resources import MOST_ENTRIES, TYPES
 from clinical_reasoner.serving.fhir_writing import write_report
-from clinical_reasoner.serving.schema import DiagnoseRequest, ModelChoice, Problem, field_errors, problem
-from clinical_reasoner.serving.uploads import UploadError
+from clinical_reasoner.serving.schema import DiagnoseRequest, DiagnoseResponse, ModelChoice, Problem
 from serve.access import Caller
-from serve.answering import answer
+from serve.answering import answer, recorded
 from serve.bodies import read_json
 from serve.desk import Desk
+from serve.guard import guarded_route
 from serve.ledger import Visit, request_id_of
-from serve.problems import Refused, refuse, respond
-from serve.upload_problems import refused as upload_refused
+from serve.problems import Refused, headers_of, refuse
 
-LOG = logging.getLogger("ray.serve")
 MEDIA_TYPES = (FHIR_MEDIA_TYPE, "application/json")
 EXAMPLE_FILE = "fhir_example.json"
 """Beside the file of codes; without it the documentation has no example."""
@@ -42,29 +37,8 @@ class FhirResponse(JSONResponse):
     media_type = FHIR_MEDIA_TYPE
 
 
-class _FhirRoute(APIRoute):
-    """Refusals of the route and of its dependencies in FHIR's form. The message of any other error may hold the
-    patient, and Ray Serve would log it: only its class goes out of here."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-
-        async def handled(request: Request) -> Response:
-            try:
-                return await handle(request)
-            except Refused as refusal:
-                return _refusal(refusal.problem, refusal.headers)
-            except RequestValidationError as error:
-                return _refusal(problem(422, "the request cannot be used", field_errors(error.errors())))
-            except Exception as error:
-                LOG.error("request %s failed: %s", request_id_of(request), type(error).__name__)
-                return _refusal(problem(500, "the request failed; the log has the kind of error"))
-
-        return handled
-
-
 def add_fhir_routes(api: FastAPI, desk: Desk, codes: FhirCodes) -> None:
-    router = APIRouter(route_class=_FhirRoute, default_response_class=FhirResponse)
+    router = APIRouter(route_class=guarded_route(desk, "fhir", _refusal), default_response_class=FhirResponse)
     started = datetime.now(UTC)
 
     @router.post("/fhir/$diagnose", responses=_documented(), openapi_extra=_documented_request(desk))
@@ -75,10 +49,16 @@ def add_fhir_routes(api: FastAPI, desk: Desk, codes: FhirCodes) -> None:
     ) -> Response:
         """A Bundle with one Patient and its Observations in, a Bundle with a DiagnosticReport out."""
         visit = Visit(desk, caller, request_id_of(request), "fhir")
-        reading, body = await _read(request, visit, codes, model)
-        response = await answer(visit, body)
-        now = datetime.now(UTC)
-        return FhirResponse(await asyncio.to_thread(write_report, response, reading, codes, desk.panel.task, now))
+        async with recorded(visit):
+            reading, body = await _read(request, visit, codes, model)
+        report: dict[str, Any] = {}
+
+        async def write(response: DiagnoseResponse) -> None:
+            now = datetime.now(UTC)
+            report.update(await asyncio.to_thread(write_report, response, reading, codes, desk.panel.task, now))
+
+        await answer(visit, body, finish=write)
+        return FhirResponse(report)
 
     @router.get("/fhir/metadata", responses={200: _content("CapabilityStatement", "What is offered.")})
     async def fhir_metadata() -> Response:
@@ -91,21 +71,15 @@ def add_fhir_routes(api: FastAPI, desk: Desk, codes: FhirCodes) -> None:
 async def _read(
     request: Request, visit: Visit, codes: FhirCodes, model: ModelChoice
 ) -> tuple[BundleReading, DiagnoseRequest]:
-    """Raises Refused, once that is recorded."""
+    """Raises Refused and UploadError."""
     desk = visit.desk
+    _check_media_type(request)
+    content = await read_json(request, desk.limits.max_body_mib, desk.limits.request_timeout_s)
     try:
-        _check_media_type(request)
-        content = await read_json(request, desk.limits.max_body_mib)
         # Hundreds of Observations take a fraction of a second, which other requests need not wait for.
         return await asyncio.to_thread(_understood, content, desk, codes, model)
     except BundleError as error:
-        refusal = Refused(error.problem)
-    except UploadError as error:
-        refusal = upload_refused(error)
-    except Refused as error:
-        refusal = error
-    await visit.refused(refusal)
-    raise refusal
+        raise Refused(error.problem) from None
 
 
 def _understood(
@@ -123,10 +97,7 @@ def _check_media_type(request: Request) -> None:
 
 
 def _refusal(content: Problem, headers: Mapping[str, str] | None = None) -> Response:
-    # The headers, such as Retry-After, are those of the problem.
-    sent = respond(content, headers).headers
-    kept = {name: sent[name] for name in ("retry-after", "www-authenticate") if name in sent}
-    return FhirResponse(outcome(content), content.status, kept)
+    return FhirResponse(outcome(content), content.status, headers_of(content, headers))
 
 
 def _documented() -> dict[int | str, dict[str, Any]]:

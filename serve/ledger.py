@@ -15,7 +15,6 @@ from clinical_reasoner.serving.proxy_guard import REQUEST_ID_HEADER, safe_reques
 from serve.access import Caller
 from serve.desk import Desk
 from serve.problems import Refused, refuse
-from serve.telemetry import Limit
 
 _REASONS = {
     400: "malformed",
@@ -31,7 +30,6 @@ _REASONS = {
     504: "timeout",
 }
 """Of a refusal, by its status, as one word."""
-_LIMITS: dict[int, Limit] = {413: "body", 429: "rate", 503: "places"}
 
 
 class UnrecordedError(Refused):
@@ -52,10 +50,31 @@ class Visit:
     time: datetime = field(default_factory=lambda: datetime.now(UTC))
     ended: bool = False
     """Whether its end is recorded, or could not be; there is only one."""
+    timed_from: float = field(init=False)
+    """Since when `serving.request_timeout_s` counts."""
+
+    def __post_init__(self) -> None:
+        self.timed_from = self.started
+
+    def restart(self) -> None:
+        """The time limit counts from now on: an item of a batch may wait for its place."""
+        self.timed_from = time.perf_counter()
+
+    @property
+    def spent_s(self) -> float:
+        """Of the time limit, seconds."""
+        return time.perf_counter() - self.timed_from
+
+    @property
+    def left_s(self) -> float:
+        """Of the time limit, seconds."""
+        return max(0.0, self.desk.limits.request_timeout_s - self.spent_s)
 
     async def close(self, status: int, outcome: Outcome, **said: Any) -> None:
         """Record and count the end, `said` being further fields of AuditRow. Returns once the record is safe; raises
-        UnrecordedError where it cannot be written."""
+        UnrecordedError where it cannot be written. Does nothing after the first end."""
+        if self.ended:
+            return
         seconds = time.perf_counter() - self.started
         row = AuditRow.model_validate(
             {
@@ -83,8 +102,6 @@ class Visit:
     async def refused(self, refusal: Refused, outcome: Outcome = "refused", **said: Any) -> None:
         """Record and count a refusal."""
         status = refusal.problem.status
-        if outcome == "refused" and status in _LIMITS:
-            self.desk.meters.limited(_LIMITS[status])
         await self.close(status, outcome, **{"reason": _REASONS.get(status, "refused"), **said})
 
     def _count(self, row: AuditRow, seconds: float) -> None:

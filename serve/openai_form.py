@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Mapping
 from typing import Any
 
-from fastapi import Request
 from fastapi.responses import JSONResponse, Response
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
-from starlette.exceptions import HTTPException
 
 from clinical_reasoner.serving.chat import ChatRequest
-from serve.problems import Refused, respond
+from clinical_reasoner.serving.schema import Problem
+from serve.problems import headers_of
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _CODES = {401: "invalid_api_key", 404: "model_not_found", 429: "rate_limit_exceeded"}
@@ -31,31 +29,12 @@ class OpenAiError(BaseModel):
     error: ErrorContent
 
 
-class OpenAiRoute(APIRoute):
-    """A route whose refusals are sent in OpenAI's form."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-
-        async def handle_openai(request: Request) -> Response:
-            try:
-                return await handle(request)
-            except Refused as refusal:
-                # The headers, such as Retry-After, are those of the problem.
-                headers = dict(respond(refusal.problem, refusal.headers).headers)
-                kept: dict[str, str] = {
-                    name: headers[name] for name in ("retry-after", "www-authenticate") if name in headers
-                }
-                return JSONResponse(openai_error(refusal).model_dump(), refusal.problem.status, kept)
-            except HTTPException as error:
-                content = ErrorContent(message="the request cannot be used", type=_type(error.status_code))
-                return JSONResponse(OpenAiError(error=content).model_dump(), error.status_code, error.headers)
-
-        return handle_openai
+def respond_openai(content: Problem, headers: Mapping[str, str]) -> Response:
+    """The response of a refusal in OpenAI's form."""
+    return JSONResponse(openai_error(content).model_dump(), content.status, headers_of(content, headers))
 
 
-def openai_error(refusal: Refused) -> OpenAiError:
-    content = refusal.problem
+def openai_error(content: Problem) -> OpenAiError:
     fields = [f"{one.field}: {one.message}" for one in content.errors]
     return OpenAiError(
         error=ErrorContent(

@@ -23,23 +23,22 @@ from clinical_reasoner.serving.chat import (
 )
 from clinical_reasoner.serving.panel import ModelUnavailableError
 from clinical_reasoner.serving.schema import AnsweredBy, FieldError, field_errors
-from clinical_reasoner.serving.uploads import UploadError
 from serve.access import Caller
 from serve.answering import place, recorded
 from serve.bodies import read_json
 from serve.desk import Desk
+from serve.guard import guarded_route
 from serve.ledger import Visit, request_id_of
-from serve.openai_form import OpenAiRoute, chat_docs, error_docs, openai_error
-from serve.problems import Refused, refuse
-from serve.streams import ClosingStream
+from serve.openai_form import chat_docs, error_docs, openai_error, respond_openai
+from serve.problems import Refused, failure_of, refuse
+from serve.streams import SSE_MEDIA_TYPE, ClosingStream
 
 OWNER = "clinical-reasoner"
-_SSE = "text/event-stream"
 _DONE = "data: [DONE]\n\n"
 _STREAM_DOCS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "With `stream`: chunks as server-sent events, and `[DONE]` at the end.",
-        "content": {_SSE: {"schema": {"type": "string"}}},
+        "content": {SSE_MEDIA_TYPE: {"schema": {"type": "string"}}},
     }
 }
 _CHAT_FAILURES = (400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504)
@@ -63,7 +62,8 @@ class ModelList(BaseModel):
 
 
 def add_openai_routes(api: FastAPI, desk: Desk) -> None:
-    router = APIRouter(route_class=OpenAiRoute, tags=["OpenAI"])
+    router = APIRouter(route_class=guarded_route(desk, "chat", respond_openai), tags=["OpenAI"])
+    lists = APIRouter(route_class=guarded_route(desk, told=respond_openai), tags=["OpenAI"])
     entered = Annotated[Caller, Depends(desk.door.enter)]
     started = int(time.time())
 
@@ -76,19 +76,20 @@ def add_openai_routes(api: FastAPI, desk: Desk) -> None:
     async def create_chat_completion(request: Request, caller: entered) -> Any:
         """The messages as they are, without a prompt of this endpoint: no diagnosis, no calibration, no referral."""
         visit = Visit(desk, caller, request_id_of(request), "chat")
-        body = await _read(request, visit)
+        async with recorded(visit):
+            body = await _read(request, visit)
         if not body.stream:
             return await _whole(visit, body)
         chunks = _generate(visit, body)
         first = await anext(chunks)  # what is refused at once still has its own status
-        return ClosingStream(_events(first, chunks, body), chunks, _SSE)
+        return ClosingStream(_events(first, chunks, body, visit), chunks, SSE_MEDIA_TYPE)
 
-    @router.get("/v1/models", responses=error_docs(401, 429))
+    @lists.get("/v1/models", responses=error_docs(401, 429))
     async def list_models(caller: entered) -> ModelList:
         """Both models, or those that the API key may ask."""
         return ModelList(data=[_card(desk, name, started) for name in desk.engines if name in caller.models])
 
-    @router.get("/v1/models/{model}", responses=error_docs(401, 404, 429))
+    @lists.get("/v1/models/{model}", responses=error_docs(401, 404, 429))
     async def retrieve_model(model: str, caller: entered) -> ModelCard:
         """One of them."""
         for name in desk.engines:
@@ -97,6 +98,7 @@ def add_openai_routes(api: FastAPI, desk: Desk) -> None:
         raise refuse(404, "no such model; GET /v1/models lists them")
 
     api.include_router(router)
+    api.include_router(lists)
 
 
 def _card(desk: Desk, name: AnsweredBy, started: int) -> ModelCard:
@@ -113,23 +115,16 @@ def _card(desk: Desk, name: AnsweredBy, started: int) -> ModelCard:
 
 
 async def _read(request: Request, visit: Visit) -> ChatRequest:
-    """The validated body. Raises Refused, once that is recorded."""
+    """The validated body. Raises Refused and UploadError."""
+    limits = visit.desk.limits
+    body = _validated(await read_json(request, limits.max_body_mib, limits.request_timeout_s))
+    visit.desk.door.require_model(visit.caller, body.model)
+    role = visit.desk.panel.role(body.model)
     try:
-        try:
-            content = await read_json(request, visit.desk.limits.max_body_mib)
-        except UploadError as error:
-            raise refuse(error.status, error.message) from error
-        body = _validated(content)
-        visit.desk.door.require_model(visit.caller, body.model)
-        role = visit.desk.panel.role(body.model)
-        try:
-            check_pictures(body, role.sees_picture, visit.desk.limits.uploads)
-        except ChatError as error:
-            raise _invalid([FieldError(field=error.param, message=error.message)]) from error
-        return body
-    except Refused as refusal:
-        await visit.refused(refusal)
-        raise
+        check_pictures(body, role.sees_picture, limits.uploads)
+    except ChatError as error:
+        raise _invalid([FieldError(field=error.param, message=error.message)]) from error
+    return body
 
 
 def _validated(content: bytes) -> ChatRequest:
@@ -148,15 +143,14 @@ def _invalid(errors: list[FieldError]) -> Refused:
 
 
 async def _whole(visit: Visit, body: ChatRequest) -> ChatCompletion:
-    raw: dict[str, Any] = {}
     async with aclosing(_generate(visit, body)) as pieces:
-        async for raw in pieces:  # noqa: B007 -- there is one, and the loop ends once that is recorded
-            pass
-    return ChatCompletion.model_validate(raw)
+        (whole,) = [piece async for piece in pieces]  # which ends once that is recorded
+    return whole
 
 
-async def _generate(visit: Visit, body: ChatRequest) -> AsyncGenerator[dict[str, Any]]:
-    """What the engine sends: one response, or chunks. It ends once the end is recorded. Raises Refused."""
+async def _generate(visit: Visit, body: ChatRequest) -> AsyncGenerator[Any]:
+    """What the engine sends, in the form in which it goes out: one ChatCompletion, or chunks. It ends once the end is
+    recorded. Raises Refused."""
     desk, role = visit.desk, visit.desk.panel.role(body.model)
     said = {
         "model_asked": body.model,
@@ -164,9 +158,10 @@ async def _generate(visit: Visit, body: ChatRequest) -> AsyncGenerator[dict[str,
         "model": role.model,
         "model_fingerprint": role.fingerprint or None,
     }
-    deadline = asyncio.get_running_loop().time() + desk.limits.request_timeout_s
+    deadline = asyncio.get_running_loop().time() + visit.left_s
     usage: dict[str, Any] = {}
-    async with recorded(visit, said), place(desk):
+    count = 0
+    async with recorded(visit, said), place(visit):
         try:
             async with aclosing(desk.engines[body.model].chat(engine_request(body, role.control_tokens))) as pieces:
                 while True:
@@ -175,7 +170,10 @@ async def _generate(visit: Visit, body: ChatRequest) -> AsyncGenerator[dict[str,
                     if piece is None:
                         break
                     usage = piece.get("usage") or usage
-                    yield piece
+                    count += 1
+                    yield sent_chunk(piece, body.model) if body.stream else ChatCompletion.model_validate(piece)
+            if not count:
+                raise ModelUnavailableError(body.model, 502, "the engine sent nothing")
         except ModelUnavailableError as error:
             raise _unavailable(error, visit, body) from error
         except TimeoutError:
@@ -195,17 +193,19 @@ def _unavailable(error: ModelUnavailableError, visit: Visit, body: ChatRequest) 
 
 
 async def _events(
-    first: dict[str, Any], chunks: AsyncGenerator[dict[str, Any]], body: ChatRequest
+    first: dict[str, Any], chunks: AsyncGenerator[dict[str, Any]], body: ChatRequest, visit: Visit
 ) -> AsyncGenerator[str]:
     shows_usage = body.stream_options is not None and body.stream_options.include_usage
     try:
-        yield _event(sent_chunk(first, body.model))
-        async for raw in chunks:
-            chunk = sent_chunk(raw, body.model)
+        yield _event(first)
+        async for chunk in chunks:
             if chunk["choices"] or shows_usage:
                 yield _event(chunk)
     except Refused as refusal:
-        yield _event(openai_error(refusal).model_dump())
+        yield _event(openai_error(refusal.problem).model_dump())
+        return
+    except Exception as error:
+        yield _event(openai_error(failure_of(error, visit.request_id).problem).model_dump())
         return
     yield _DONE
 

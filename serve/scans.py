@@ -8,14 +8,16 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
 from clinical_reasoner.serving.schema import WHOLE_BODY
 from clinical_reasoner.serving.upload_reader import job_line, read_answer
 from clinical_reasoner.serving.uploads import Sent, Upload, UploadError, UploadRules
+from serve.problems import refuse
+from serve.upload_problems import RETRY_AFTER_S
 
 READER = "clinical_reasoner.serving.upload_reader"
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TZ")
@@ -68,18 +70,26 @@ class ScanRoom:
             _end(self._spare)
             self._spare = None
 
-    async def read(self, sent: Sent, patient_fields: Mapping[str, Any]) -> Upload:
-        """What `read_upload` makes of the files. Raises UploadError, with 503 where too many wait, and with 413 or 422
-        where reading took more memory or time than it may; a cancelled call ends its reader."""
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Around the receiving and the reading of one upload. Raises Refused (503) where too many are inside."""
         limits = self._rules.limits
         if self._inside >= limits.at_a_time + limits.max_waiting:
-            raise UploadError(WHOLE_BODY, "too many scans are waiting to be read", 503)
+            raise refuse(503, "too many scans are waiting to be read", retry_after_s=RETRY_AFTER_S, limit="places")
         self._inside += 1
         try:
-            async with self._places:
-                return await self._read(job_line(sent, dict(patient_fields), self._rules))
+            yield
         finally:
             self._inside -= 1
+
+    async def read(self, sent: Sent, patient_fields: Mapping[str, Any], limit_s: float | None = None) -> Upload:
+        """What `read_upload` makes of the files. Raises UploadError, with 413 or 422 where reading took more memory or
+        time than it may, and with 504 where waiting and reading took `limit_s`; a cancelled call ends its reader."""
+        try:
+            async with asyncio.timeout(limit_s), self._places:
+                return await self._read(job_line(sent, dict(patient_fields), self._rules))
+        except TimeoutError:
+            raise UploadError(WHOLE_BODY, "not read in the time that was left of the request", 504) from None
 
     async def _read(self, line: bytes) -> Upload:
         reader, self._spare = self._spare, None

@@ -1,18 +1,22 @@
 """`POST /v1/slices`: a scan in, its slices out, and the grades of a label map; for the page and for looking first."""
 
 import base64
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from pydantic import BaseModel, Field, ValidationError
 
-from clinical_reasoner.serving.schema import FieldError, field_errors, problem
-from clinical_reasoner.serving.uploads import UploadError
+from clinical_reasoner.serving.schema import FieldError, field_errors
+from clinical_reasoner.serving.uploads import Upload, UploadError
+from serve.access import Caller
+from serve.answering import recorded
 from serve.bodies import read_parts
 from serve.desk import Desk
 from serve.form_docs import form_docs
-from serve.problems import Refused, problem_docs
-from serve.upload_problems import STATUSES, refused
+from serve.guard import guarded_route
+from serve.ledger import Visit, request_id_of
+from serve.problems import problem_docs, refuse
+from serve.upload_problems import STATUSES
 
 # No `from __future__ import annotations` here: FastAPI reads the types of the route at run time.
 
@@ -29,30 +33,42 @@ class SlicesResponse(BaseModel):
 
 
 def add_slice_routes(api: FastAPI, desk: Desk) -> None:
-    @api.post(
+    router = APIRouter(route_class=guarded_route(desk, "slices"))
+
+    @router.post(
         "/v1/slices",
         response_model=SlicesResponse,
-        responses=problem_docs(401, 403, 429, *STATUSES),
+        responses=problem_docs(401, 403, 429, 500, *STATUSES),
         openapi_extra=form_docs(required=()),
-        dependencies=[Depends(desk.door.enter)],
     )
-    async def show_slices(request: Request) -> Any:
+    async def show_slices(request: Request, caller: Annotated[Caller, Depends(desk.door.enter)]) -> Any:
         """Slices of a scan and grades of a label map. Age and sex, in the part `request`, are needed for grades."""
-        try:
-            async with read_parts(request, desk.limits) as parts:
-                if not parts.sent.has_files:
-                    raise UploadError("scan", "give a scan, a segmentation or slices")
-                fields = {} if parts.request_json is None else _patient_fields(desk, parts.request_json)
-                upload = await desk.scans.read(parts.sent, fields)
-        except UploadError as error:
-            raise refused(error) from None
-        return SlicesResponse(
-            slices=tuple(
-                ShownSlice(name=name, png_base64=base64.b64encode(png).decode()) for name, png in upload.slices
-            ),
-            findings=dict(upload.grades),
-            warnings=upload.warnings,
-        )
+        visit = Visit(desk, caller, request_id_of(request), "slices")
+        async with recorded(visit):
+            shown = _shown(await _read(request, visit))
+            await visit.close(200, "answered")
+        return shown
+
+    api.include_router(router)
+
+
+async def _read(request: Request, visit: Visit) -> Upload:
+    """Raises Refused and UploadError."""
+    desk = visit.desk
+    with desk.scans.place():
+        async with read_parts(request, desk.limits) as parts:
+            if not parts.sent.has_files:
+                raise UploadError("scan", "give a scan, a segmentation or slices")
+            fields = {} if parts.request_json is None else _patient_fields(desk, parts.request_json)
+            return await desk.scans.read(parts.sent, fields, visit.left_s)
+
+
+def _shown(upload: Upload) -> SlicesResponse:
+    return SlicesResponse(
+        slices=tuple(ShownSlice(name=name, png_base64=base64.b64encode(png).decode()) for name, png in upload.slices),
+        findings=dict(upload.grades),
+        warnings=upload.warnings,
+    )
 
 
 def _patient_fields(desk: Desk, request_json: bytes) -> dict[str, Any]:
@@ -61,5 +77,5 @@ def _patient_fields(desk: Desk, request_json: bytes) -> dict[str, Any]:
         body = desk.body_model.model_validate_json(request_json)
     except ValidationError as error:
         errors = [FieldError(field=f"request.{one.field}", message=one.message) for one in field_errors(error.errors())]
-        raise Refused(problem(422, "the request cannot be used; `errors` names each field", errors)) from None
+        raise refuse(422, "the request cannot be used; `errors` names each field", errors=errors) from None
     return {} if body.patient is None else body.patient.model_dump(exclude={"findings"}, exclude_none=True)

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
-from typing import Any
+from typing import Protocol
 
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+SSE_MEDIA_TYPE = "text/event-stream"
 HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 """Nobody on the way keeps or gathers what is sent."""
 
 
+class _Closable(Protocol):
+    async def aclose(self) -> None: ...
+
+
 class ClosingStream(StreamingResponse):
-    """`made` is what `content` is sent from; it is closed in every case, which ends its generation in the engine."""
+    """`made` is what `content` is sent from; closed in every case, which ends its generation in the engine."""
 
     def __init__(
         self,
         content: AsyncIterator[str],
-        made: AsyncGenerator[Any],
+        made: _Closable,
         media_type: str,
         headers: Mapping[str, str] = HEADERS,
     ) -> None:

@@ -12,12 +12,11 @@ from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from clinical_reasoner.serving.audit import Form
 from clinical_reasoner.serving.schema import AnsweredBy, ModelChoice
 
-Form = Literal["diagnose", "stream", "batch", "fhir", "chat"]
-"""How the endpoint was asked; a patient of a batch counts as one request."""
-Limit = Literal["key", "rate", "places", "engine", "body", "upload"]
-"""What refused a request: no valid key, the rate of a key, too many at a time here or in an engine, or a size."""
+Limit = Literal["key", "rate", "places", "body"]
+"""What refused a request: no valid key, the rate of a key, too many at a time, or a size."""
 TokenKind = Literal["prompt", "completion"]
 
 SECONDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0)
@@ -66,7 +65,7 @@ class Meters:
             gauge.dec()
 
     def ended(self, form: Form, status: int, seconds: float, tier: AnsweredBy | None = None) -> None:
-        """One request, with the HTTP status of its answer or of its place in a batch or stream."""
+        """One request, or one patient of a batch, with the HTTP status of its answer or of its place there."""
         self._requests.labels(self._replica, form, str(status)).inc()
         self._seconds.labels(self._replica, form, tier or "none").observe(seconds)
 

@@ -39,7 +39,7 @@ _TIME = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$"
 _HASH = r"^[0-9a-f]{64}$"
 _Name = Annotated[str, Field(max_length=LONGEST)]
 
-Form = Literal["diagnose", "stream", "batch", "fhir", "chat"]
+Form = Literal["diagnose", "stream", "batch", "fhir", "chat", "slices"]
 Outcome = Literal["answered", "refused", "failed", "cancelled"]
 
 
@@ -103,7 +103,8 @@ class AuditRow(BaseModel):
     status: int = Field(ge=100, le=599)
     """HTTP status of the answer, or of this patient in a batch."""
     outcome: Outcome
-    """`refused`: not worked on, as with a wrong key or an invalid body; `cancelled`: the client went away."""
+    """`refused`: not worked on, as with an invalid body or beyond the rate of a key (requests without a valid key have
+    no record); `cancelled`: the client went away."""
     reason: str | None = Field(default=None, pattern=_WORD)
     """Why it was not answered, as one word, e.g. `invalid`, `no_places`, `timeout`."""
     prompt_tokens: int | None = Field(default=None, ge=0)

@@ -31,6 +31,8 @@ class Conversation:
     """Longest time of the whole request, seconds."""
     piecewise: bool = False
     """Whether a rationale is told while it is written."""
+    spent_s: float = 0.0
+    """Of `limit_s`, before any model is asked."""
     attempts: dict[AnsweredBy, Attempt] = field(default_factory=dict)
     prompt_tokens: int = 0
     output_tokens: int = 0
@@ -41,7 +43,7 @@ async def diagnose(model: ModelChoice, talk: Conversation) -> AsyncGenerator[Eve
 
     Raises ModelUnavailableError where the model that has the last word gave no answer.
     """
-    deadline = asyncio.get_running_loop().time() + talk.limit_s
+    deadline = asyncio.get_running_loop().time() + talk.limit_s - talk.spent_s
     events = _cascade(talk, deadline) if model == "auto" else _alone(model, talk, deadline)
     async with aclosing(events):
         async for event in events:
@@ -59,7 +61,7 @@ async def _alone(model: AnsweredBy, talk: Conversation, deadline: float) -> Asyn
 
 async def _cascade(talk: Conversation, deadline: float) -> AsyncGenerator[Event]:
     panel, point = talk.panel, talk.panel.operating_point
-    soon = deadline - (1 - STUDENT_SHARE) * talk.limit_s
+    soon = deadline - (1 - STUDENT_SHARE) * (talk.limit_s - talk.spent_s)
     # Until it is known whose answer counts, only probabilities are told.
     yield TierEvent(tier="student", why="asked first")
     async with aclosing(_asked("student", talk, soon, told=False)) as events:

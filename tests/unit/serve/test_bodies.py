@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from clinical_reasoner.config.serving import ServingConfig, UploadsConfig
 from clinical_reasoner.serving.uploads import UploadError
-from serve.bodies import FOLDER_PREFIX, is_form, read_json, read_parts, remove_leftovers
+from serve.bodies import FOLDER_PREFIX, is_form, read_json, read_lines, read_parts, remove_leftovers
 
 LIMITS = ServingConfig(max_body_mib=0.01, request_timeout_s=2, uploads=UploadsConfig(max_file_mib=1, max_pictures=3))
 MIB = 2**20
@@ -60,7 +60,21 @@ def refusal(error: UploadError) -> JSONResponse:
     return JSONResponse({"field": error.field, "message": error.message}, error.status)
 
 
-APP = Starlette(routes=[Route("/parts", parts, methods=["POST"]), Route("/json", plain, methods=["POST"])])
+async def lines(request: Request) -> JSONResponse:
+    try:
+        read = await read_lines(request, 3, 0.001, 1, LIMITS.request_timeout_s)
+        return JSONResponse([line.decode() for line in read])
+    except UploadError as error:
+        return refusal(error)
+
+
+APP = Starlette(
+    routes=[
+        Route("/lines", lines, methods=["POST"]),
+        Route("/parts", parts, methods=["POST"]),
+        Route("/json", plain, methods=["POST"]),
+    ]
+)
 
 
 @pytest.fixture(autouse=True)
@@ -245,6 +259,30 @@ def test_json_is_read_whole_and_within_its_limit() -> None:
     assert post("/json", content=in_pieces(b"x" * 10_486, 100)).status_code == 413
     assert post("/json", content=b"x" * 10_486).status_code == 413
     assert post("/json", content=b"").json() == {"bytes": 0, "form": False}
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_lines_are_counted_and_measured_in_any_pieces(size: int) -> None:
+    for body, status in (
+        (b"a\n\nbc", 200),
+        (b"a\n \nbc\n", 200),
+        (b"a\n\n\nbc", 413),
+        (b"\n" * 4, 413),
+        (b"a\n" + b"x" * 1048 + b"\n", 200),
+        (b"x" * 1049 + b"\na", 413),
+        (b"a\n" + b"x" * 1049, 413),
+    ):
+        answer = post("/lines", content=in_pieces(body, size))
+        assert answer.status_code == status
+        assert status == 413 or answer.json() == body.decode().split()
+
+
+def test_too_many_lines_are_refused_before_the_body_is_there() -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"\n" * 4
+        raise AssertionError("read on")
+
+    assert post("/lines", content=endless()).status_code == 413
 
 
 @pytest.mark.parametrize("path", ["/json", "/parts"])

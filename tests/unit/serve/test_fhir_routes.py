@@ -17,9 +17,10 @@ from fhir.resources.R4B.operationoutcome import OperationOutcome
 from clinical_reasoner.llm.prompting import load_exemplars
 from clinical_reasoner.rationales.exemplars import NO_EXEMPLARS
 from clinical_reasoner.serving.panel import ModelUnavailableError, Panel, student_role, teacher_role
+from serve import fhir_routes
 from serve.fhir_routes import add_fhir_routes
 from tests.unit.conftest import student_of
-from tests.unit.serve.desks import plain_desk
+from tests.unit.serve.desks import plain_desk, records_in
 from tests.unit.serving.engines import TASK, PlainEngine, Said, reply
 from tests.unit.serving.fhir_bundles import bundle, example, mmse, observation, patient
 
@@ -121,6 +122,19 @@ def test_failures_of_a_model(
         response = send(api(tmp_path, student=error), example(), f"{URL}?model=student")
     assert [issue["code"] for issue in assert_outcome(response, status)] == [code]
     assert response.headers.get("retry-after") == ("1" if status == 503 else None)
+    assert CANARY not in caplog.text
+
+
+def test_a_report_that_cannot_be_written_is_recorded_as_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def invalid(*_: Any) -> None:
+        raise ValueError(CANARY)
+
+    monkeypatch.setattr(fhir_routes, "write_report", invalid)
+    with caplog.at_level(logging.DEBUG):
+        assert_outcome(send(api(tmp_path), example()), 500)
+    assert [(row.status, row.outcome) for row in records_in(tmp_path)] == [(500, "failed")]
     assert CANARY not in caplog.text
 
 

@@ -239,6 +239,24 @@ def test_a_failure_in_the_middle_of_a_stream_reaches_openais_client() -> None:
     assert [(row.status, row.outcome) for row in desk.rows] == [(502, "failed")]
 
 
+@pytest.mark.parametrize("thing", [{"choices": CANARY}, None])
+@pytest.mark.parametrize("stream", [True, False])
+def test_what_an_engine_may_not_send_is_recorded_as_a_failure(
+    thing: Any, stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    api, desk = serve(*([thing] if thing else []))
+    response = post(api, {**ASKED, "stream": stream})
+    status = 500 if thing else 502
+    assert (response.status_code, [(row.status, row.outcome) for row in desk.rows]) == (status, [(status, "failed")])
+    assert CANARY not in response.text + caplog.text
+
+
+def test_limits_are_counted_in_openais_form_too() -> None:
+    api, desk = serve(whole(), max_body_mib=0.001)
+    post(api, {**ASKED, "user": "x" * 2000})
+    assert 'limited_total{limit="body",replica="0"} 1.0' in desk.meters.exposition().decode()
+
+
 async def hang() -> Any:
     await asyncio.sleep(60)
 

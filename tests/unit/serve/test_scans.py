@@ -18,6 +18,7 @@ from clinical_reasoner.config.serving import UploadsConfig
 from clinical_reasoner.serving.upload_reader import read_answer
 from clinical_reasoner.serving.uploads import Sent, Upload, UploadError, UploadRules, read_upload
 from clinical_reasoner.task import DiagnosisTask
+from serve.problems import Refused
 from serve.scans import ScanRoom
 from tests.unit.serving.upload_files import kept, nib, nifti, png
 
@@ -110,13 +111,29 @@ def test_a_reader_that_takes_too_much_memory_is_stopped(heavy: Sent, sent: Sent,
 def test_only_so_many_wait(sent: Sent, task: DiagnosisTask) -> None:
     room = ScanRoom(rules(task, at_a_time=1, max_waiting=1))
 
+    async def one() -> Upload:
+        with room.place():
+            return await room.read(sent, {})
+
     async def crowd() -> list[Upload | BaseException]:
-        return await asyncio.gather(*(room.read(sent, {}) for _ in range(4)), return_exceptions=True)
+        return await asyncio.gather(*(one() for _ in range(4)), return_exceptions=True)
 
     outcomes = asyncio.run(crowd())
     assert sum(isinstance(one, Upload) for one in outcomes) == 2
-    assert [one.status for one in outcomes if isinstance(one, UploadError)] == [503, 503]
+    assert [one.problem.status for one in outcomes if isinstance(one, Refused)] == [503, 503]
     assert asyncio.run(room.read(sent, {})).picture  # the places are free again
+
+
+def test_waiting_and_reading_end_with_the_time_of_the_request(heavy: Sent, task: DiagnosisTask) -> None:
+    room = ScanRoom(rules(task))
+
+    async def crowd() -> list[Upload | BaseException]:
+        return await asyncio.gather(*(room.read(heavy, {}, 0.5) for _ in range(2)), return_exceptions=True)
+
+    started = time.monotonic()
+    outcomes = asyncio.run(crowd())
+    assert [one.status for one in outcomes if isinstance(one, UploadError)] == [504, 504]
+    assert time.monotonic() - started < 4
 
 
 def test_a_cancelled_request_ends_its_reader_and_frees_its_place(heavy: Sent, sent: Sent, task: DiagnosisTask) -> None:

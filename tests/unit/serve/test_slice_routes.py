@@ -5,27 +5,28 @@ from __future__ import annotations
 import asyncio
 import base64
 import gzip
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any, cast
 
 import httpx
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 
 from clinical_reasoner.cohort.population import Population
 from clinical_reasoner.config.loading import load_config
-from clinical_reasoner.config.serving import ServingConfig
 from clinical_reasoner.imaging.norms import Norms
 from clinical_reasoner.imaging.phantom_cohort import Phantom, draw_phantom
 from clinical_reasoner.imaging.phantom_volumes import PhantomParameters
 from clinical_reasoner.imaging.slices import POSITIONS
-from clinical_reasoner.serving.schema import PROBLEM_MEDIA_TYPE, request_model
+from clinical_reasoner.rationales.exemplars import NO_EXEMPLARS
+from clinical_reasoner.serving.panel import Panel, student_role, teacher_role
+from clinical_reasoner.serving.schema import PROBLEM_MEDIA_TYPE
 from clinical_reasoner.serving.uploads import UploadRules
 from clinical_reasoner.task import DiagnosisTask
-from serve.problems import Refused, respond
 from serve.scans import ScanRoom
 from serve.slice_routes import add_slice_routes
-from tests.unit.conftest import ROOT
+from tests.unit.conftest import ROOT, student_of
+from tests.unit.serve.desks import plain_desk, records_in
 from tests.unit.serving.test_uploads import HIPPOCAMPUS, norm_at
 from tests.unit.serving.upload_files import nib, nifti, voxels
 
@@ -38,24 +39,13 @@ def phantom(population: Population) -> Phantom:
 
 
 @pytest.fixture
-def api(task: DiagnosisTask, phantom: Phantom) -> FastAPI:
+def api(task: DiagnosisTask, phantom: Phantom, tmp_path: Path) -> FastAPI:
     rules = UploadRules(task=task, norms=Norms(norms=(norm_at(phantom, -1.5),)), cut_points=(-1.0, -2.0))
 
-    async def enter() -> None:
-        return None
-
-    desk: Any = SimpleNamespace(
-        limits=ServingConfig(),
-        body_model=request_model(task, 8000),
-        scans=ScanRoom(rules),
-        door=SimpleNamespace(enter=enter),
-    )
+    panel = Panel(task, student_role(student_of("label_only")), teacher_role("someone/teacher", NO_EXEMPLARS), 0.8)
+    desk = plain_desk(panel, {}, tmp_path)
+    desk.scans = ScanRoom(rules)
     made = FastAPI()
-
-    async def refuse(_: Request, error: Exception) -> Any:
-        return respond(cast(Refused, error).problem)
-
-    made.add_exception_handler(Refused, refuse)
     add_slice_routes(made, desk)
     return made
 
@@ -72,13 +62,14 @@ def packed(array: Any, phantom: Phantom) -> bytes:
     return gzip.compress(nib.Nifti1Image(array, phantom.affine).to_bytes())
 
 
-def test_a_phantom_comes_back_as_slices_and_grades(api: FastAPI, phantom: Phantom) -> None:
+def test_a_phantom_comes_back_as_slices_and_grades(api: FastAPI, phantom: Phantom, tmp_path: Path) -> None:
     files = {"scan": packed(phantom.t1, phantom), "segmentation": packed(phantom.labels, phantom)}
     answer = post(api, files=files, data={"segmenter": "phantom", "request": PATIENT})
     body = answer.json()
     assert answer.status_code == 200 and body["findings"] == {HIPPOCAMPUS: "Mild"}
     assert [one["name"] for one in body["slices"]] == list(POSITIONS)
     assert all(base64.b64decode(one["png_base64"]).startswith(b"\x89PNG") for one in body["slices"])
+    assert [(row.form, row.status, row.outcome) for row in records_in(tmp_path)] == [("slices", 200, "answered")]
 
 
 def test_without_age_and_sex_there_are_slices_and_a_warning(api: FastAPI, phantom: Phantom) -> None:
@@ -88,7 +79,7 @@ def test_without_age_and_sex_there_are_slices_and_a_warning(api: FastAPI, phanto
     assert body["warnings"] == ["segmentation: not graded, as norms need age_years and sex in `patient`"]
 
 
-def test_a_refusal_is_a_problem_that_names_the_field(api: FastAPI) -> None:
+def test_a_refusal_is_a_problem_that_names_the_field(api: FastAPI, tmp_path: Path) -> None:
     for form, status, field in (
         ({"files": {"scan": nifti(voxels(shape=(16, 18, 20, 3)))}}, 422, "scan"),
         ({"files": {"segmentation": b"Zebulon"}}, 415, "segmentation"),
@@ -102,6 +93,7 @@ def test_a_refusal_is_a_problem_that_names_the_field(api: FastAPI) -> None:
         assert answer.headers["content-type"] == PROBLEM_MEDIA_TYPE
         assert (answer.status_code, answer.json()["errors"][0]["field"]) == (status, field)
         assert "Zebulon" not in answer.text and "99" not in answer.text
+    assert [(row.form, row.outcome) for row in records_in(tmp_path)] == [("slices", "refused")] * 7
 
 
 def test_the_form_and_its_problems_are_documented(api: FastAPI) -> None:
