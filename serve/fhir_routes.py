@@ -54,8 +54,8 @@ def add_fhir_routes(api: FastAPI, desk: Desk, codes: FhirCodes) -> None:
         report: dict[str, Any] = {}
 
         async def write(response: DiagnoseResponse) -> None:
-            now = datetime.now(UTC)
-            report.update(await asyncio.to_thread(write_report, response, reading, codes, desk.panel.task, now))
+            written = (response, reading, codes, desk.panel.task, datetime.now(UTC), caller.key_id)
+            report.update(await asyncio.to_thread(write_report, *written))
 
         await answer(visit, body, finish=write)
         return FhirResponse(report)

@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from clinical_reasoner.serving.audit import Form
-from clinical_reasoner.serving.schema import Problem, field_errors
+from clinical_reasoner.serving.schema import Problem, parameter_errors
 from serve.access import Caller
 from serve.desk import Desk
 from serve.ledger import UnrecordedError, Visit, request_id_of
@@ -41,7 +41,7 @@ def guarded_route(desk: Desk, form: Form | None = None, told: Respond = respond)
                 except HTTPException:  # no such page: the app answers it
                     raise
                 except RequestValidationError as error:
-                    failure = refuse(422, INVALID, errors=field_errors(error.errors()))
+                    failure = refuse(422, INVALID, errors=parameter_errors(error.errors()))
                 except Exception as error:
                     failure = failure_of(error, request_id_of(request))
                 if failure.limit is not None:

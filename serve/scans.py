@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 from clinical_reasoner.serving.schema import WHOLE_BODY
@@ -87,9 +87,10 @@ class ScanRoom:
         time than it may, and with 504 where waiting and reading took `limit_s`; a cancelled call ends its reader."""
         try:
             async with asyncio.timeout(limit_s), self._places:
-                return await self._read(job_line(sent, dict(patient_fields), self._rules))
+                upload = await self._read(job_line(sent, dict(patient_fields), self._rules))
         except TimeoutError:
             raise UploadError(WHOLE_BODY, "not read in the time that was left of the request", 504) from None
+        return replace(upload, digests=sent.digests)
 
     async def _read(self, line: bytes) -> Upload:
         reader, self._spare = self._spare, None
