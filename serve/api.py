@@ -25,6 +25,7 @@ from clinical_reasoner.serving.schema import (
 from serve.batch_routes import add_batch_routes
 from serve.desk import Desk
 from serve.diagnose_routes import INVALID, add_diagnose_routes
+from serve.docs_routes import add_docs_routes
 from serve.fhir_routes import add_fhir_routes
 from serve.health_routes import add_health_routes
 from serve.metrics_routes import add_metrics_routes
@@ -63,6 +64,7 @@ def build_api(desk: Desk) -> FastAPI:
         summary=f"Reasoned answers: {desk.panel.task.title}.",
         description=RESEARCH_USE_ONLY,
         openapi_url="/openapi.json" if shown else None,
+        docs_url=None,
         redoc_url=None,
     )
     api.desk = desk
@@ -80,6 +82,8 @@ def build_api(desk: Desk) -> FastAPI:
         add(api, desk)
     if desk.codes is not None:
         add_fhir_routes(api, desk, desk.codes)
+    if shown:
+        add_docs_routes(api)
     if desk.limits.page:
         add_page_routes(api, desk)
     return api
