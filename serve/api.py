@@ -19,6 +19,7 @@ from clinical_reasoner.serving.schema import (
 from serve.batch_routes import add_batch_routes
 from serve.desk import Desk
 from serve.diagnose_routes import add_diagnose_routes
+from serve.docs_routes import add_docs_routes
 from serve.fhir_routes import add_fhir_routes
 from serve.guard import guarded_route
 from serve.health_routes import add_health_routes
@@ -58,6 +59,7 @@ def build_api(desk: Desk) -> FastAPI:
         summary=f"Reasoned answers: {desk.panel.task.title}.",
         description=RESEARCH_USE_ONLY,
         openapi_url="/openapi.json" if shown else None,
+        docs_url=None,
         redoc_url=None,
     )
     api.desk = desk
@@ -74,6 +76,8 @@ def build_api(desk: Desk) -> FastAPI:
         add(api, desk)
     if desk.codes is not None:
         add_fhir_routes(api, desk, desk.codes)
+    if shown:
+        add_docs_routes(api)
     if desk.limits.page:
         add_page_routes(api, desk)
     return api

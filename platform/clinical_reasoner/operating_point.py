@@ -53,7 +53,7 @@ class OperatingPoint(BaseModel):
     """`auto`: the student's answer stands when its calibrated confidence reaches this."""
     refer_below: float = Field(default=0.0, ge=0, le=1)
     """`auto`: where the student was unsure and the teacher's calibrated confidence is below this, the answer says to
-    refer to a clinician."""
+    refer to a clinician. Without a teacher here its raw confidence is compared with `serving.threshold`."""
     coverage: float = Field(gt=0, lt=1)
     """Of the prediction sets: the share of patients whose true label is in theirs."""
     target: str
@@ -66,6 +66,11 @@ class OperatingPoint(BaseModel):
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("labels: one stands there twice")
         return self
+
+    def refers_below(self, uncalibrated: float) -> float:
+        """Confidence of the teacher below which an answer says to refer: `refer_below`, and `uncalibrated` where the
+        teacher's confidence is as the model gave it."""
+        return self.refer_below if self.teacher else uncalibrated
 
     @property
     def version(self) -> str:

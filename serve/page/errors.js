@@ -4,24 +4,36 @@ import { make } from "./dom.js";
 
 let count = 0;
 
-/** Shows each {field, message} at its place; returns those that have none. The nearest place above takes it too. */
-export function showErrors(errors) {
+/**
+ * Shows each {field, message} at its place; returns those that have none. The nearest place above takes it too.
+ * `source`: what found them, for `clearErrorsOf`.
+ */
+export function showErrors(errors, source = "request") {
   const homeless = [];
   for (const error of errors) {
     const place = findPlace(error.field);
-    if (place) showAt(place, error.message);
+    if (place) showAt(place, error.message, source);
     else homeless.push(error);
   }
   return homeless;
 }
 
 export function clearErrors(root = document) {
-  for (const shown of root.querySelectorAll(".field-error")) {
-    const control = controlOf(shown.parentElement);
-    control?.removeAttribute("aria-invalid");
-    control?.removeAttribute("aria-describedby");
-    shown.remove();
+  for (const shown of root.querySelectorAll(".field-error")) clear(shown);
+}
+
+/** Wherever they are. */
+export function clearErrorsOf(source) {
+  for (const shown of document.querySelectorAll(`.field-error[data-source="${source}"]`)) clear(shown);
+}
+
+function clear(shown) {
+  const control = controlOf(shown.parentElement);
+  if (control?.getAttribute("aria-describedby") === shown.id) {
+    control.removeAttribute("aria-invalid");
+    control.removeAttribute("aria-describedby");
   }
+  shown.remove();
 }
 
 /** Puts the keyboard where the first error is. */
@@ -40,9 +52,9 @@ function findPlace(field) {
   return null;
 }
 
-function showAt(place, message) {
+function showAt(place, message, source) {
   count += 1;
-  const shown = make("p", { class: "field-error", id: `error-${count}`, text: message });
+  const shown = make("p", { class: "field-error", id: `error-${count}`, "data-source": source, text: message });
   const control = controlOf(place);
   control?.setAttribute("aria-invalid", "true");
   control?.setAttribute("aria-describedby", shown.id);

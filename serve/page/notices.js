@@ -34,8 +34,9 @@ export function hideProblem() {
 }
 
 export function addBanners(answer) {
-  if (answer.refer) addBanner("alert", "Refer to a clinician", "The models are unsure about this patient.");
-  if (answer.degraded) addBanner("warn", "Degraded answer", "The teacher was not available; this is the answer of an unsure student.");
+  const why = `${answer.routing.charAt(0).toUpperCase()}${answer.routing.slice(1)}.`;
+  if (answer.refer) addBanner("alert", "Refer to a clinician", "There is no sure answer about this patient.", why);
+  if (answer.degraded) addBanner("warn", "Degraded answer", "The teacher has no usable answer; an unsure student's stands in for it.", why);
   if (answer.warnings.length) addBanner("warn", "Please note", ...answer.warnings);
 }
 

@@ -2,7 +2,7 @@
 
 import { byId, make } from "./dom.js";
 import { fetchJson, Failure } from "./endpoint.js";
-import { clearErrors, showErrors } from "./errors.js";
+import { clearErrors, clearErrorsOf, showErrors } from "./errors.js";
 import { markFindings, readPatient } from "./patient.js";
 
 const FILES = [
@@ -15,6 +15,7 @@ const TEXTS = [
   { name: "field_strength_t", label: "Field strength", hint: "tesla", example: "3" },
 ];
 const MIB = 1024 * 1024;
+const PREVIEW = "preview";
 
 let limits;
 let running = null;
@@ -61,6 +62,7 @@ const filesOf = (name) => [...byId(`upload-${name}`).files];
 export async function preview() {
   running?.abort();
   clearErrors(byId("uploads"));
+  clearErrorsOf(PREVIEW);
   for (const { name } of FILES) byId(`remove-${name}`).hidden = !filesOf(name).length;
   byId("label-map-texts").hidden = !hasLabelMap();
   showSeen({ slices: [], findings: {}, warnings: [] });
@@ -78,9 +80,9 @@ export async function preview() {
     if (!(error instanceof Failure)) throw error;
     say("");
     const errors = error.errors.map((one) => ({ ...one, field: one.field.replace(/^request\./, "") }));
-    const homeless = errors.length ? showErrors(errors) : [{ message: error.detail }];
+    const homeless = errors.length ? showErrors(errors, PREVIEW) : [{ message: error.detail }];
     const first = FILES.find(({ name }) => filesOf(name).length);
-    if (homeless.length) showErrors([{ field: first.name, message: homeless.map((one) => one.message).join(" ") }]);
+    if (homeless.length) showErrors([{ field: first.name, message: homeless.map((one) => one.message).join(" ") }], PREVIEW);
   }
 }
 
@@ -110,7 +112,7 @@ function fits() {
   if (filesOf("slices").length > limits.max_pictures) {
     errors.push({ field: "slices", message: `at most ${limits.max_pictures} pictures` });
   }
-  showErrors(errors);
+  showErrors(errors, PREVIEW);
   return !errors.length;
 }
 

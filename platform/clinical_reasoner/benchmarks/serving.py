@@ -180,17 +180,24 @@ def _flags(options: dict[str, Any]) -> list[str]:
 
 @contextmanager
 def _endpoint(config: PipelineConfig, folder: Path, bodies: list[dict[str, Any]]) -> Iterator[Server]:
-    """Over a run whose student is the untrained base: only the teacher is asked."""
+    """Over a run whose student is the untrained base: only the teacher is asked, by HTTP and without a key."""
     run, student, port = RunFolder(str(folder / "run")), served_student(config), free_port()
     run.put_folder(local_or_name(config.student.base), student.model_folder)
     run.finish(student.stage, settings={}, inputs={}, rows_in=0, rows_out=0, rows_rejected=0, seconds=0)
-    served = config.model_copy(update={"run": config.run.model_copy(update={"path": run.path})})
+    served = served_config(config, run.path)
     file = folder / "served.yaml"
     file.write_text(served.model_dump_json(exclude_defaults=True))
     command = [sys.executable, "jobs/serve_endpoint.py", "--config", str(file), f"serving.port={port}"]
     url = f"http://127.0.0.1:{port}"
     with _running(command, folder / "endpoint.log", {}, f"{url}/readyz"):
         yield Server("endpoint", url, "/v1/diagnose", bodies, [], [], [])
+
+
+def served_config(config: PipelineConfig, path: str) -> PipelineConfig:
+    """Over the run at `path`, for clients of this machine: their requests have no API key, and go to plain HTTP."""
+    serving = config.serving.model_copy(update={"api_keys": None, "tls": None, "host": "127.0.0.1"})
+    run = config.run.model_copy(update={"path": path})
+    return config.model_copy(update={"run": run, "serving": serving})
 
 
 @contextmanager

@@ -19,7 +19,11 @@ LENGTHS: dict[Length, tuple[int, int]] = {"brief": (50, 120), "standard": (200, 
 TOKENS_PER_WORD = 4 / 3
 """Of English text under the usual vocabularies; smaller ones need more."""
 
-_ASKED: dict[Ask, tuple[Split, ...]] = {"rationalize": ("train",), "diagnose": ("test",), "direct": ("test",)}
+_ASKED: dict[Ask, tuple[Split, ...]] = {
+    "rationalize": ("train",),
+    "diagnose": ("validation", "test"),
+    "direct": ("test",),
+}
 
 
 class LengthBounds(StrictConfig):
@@ -40,8 +44,8 @@ class LengthBounds(StrictConfig):
 class RationalesConfig(StrictConfig):
     asks: dict[Ask, tuple[Split, ...]] = _ASKED
     """Splits that each ask is put about; an ask that is not named keeps its default. `rationalize` (train): the
-    diagnosis is told and the rationale asked for, what students learn from; `diagnose` (test): few-shot reasoning, then
-    the diagnosis; `direct` (test): the diagnosis alone; `diagnose_zero_shot` (none): as `diagnose` without exemplars;
+    diagnosis is told and the rationale asked for, what students learn from; `diagnose` (validation, test): few-shot
+    reasoning, then the diagnosis; the endpoint's operating point is fitted on `validation`; `direct` (test): the diagnosis alone; `diagnose_zero_shot` (none): as `diagnose` without exemplars;
     `diagnose_label_first` (none): few-shot, the diagnosis and then the findings that support it."""
     samples: Samples | dict[Ask, Samples] = 1
     """Answers per ask and visit: a number for all, or one for each ask that is named and 1 for the others. More than 1

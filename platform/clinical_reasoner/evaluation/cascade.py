@@ -62,7 +62,8 @@ class Routed:
     from_student: Bools
     """Whose answer it is. The student's also where the teacher was asked and has none."""
     referred: Bools
-    """Both were unsure, and the answer says so."""
+    """The answer says to refer to a clinician: both were unsure, or an unsure student's answer stands in for one that
+    the teacher does not have."""
 
 
 def route_visits(
@@ -75,14 +76,16 @@ def route_visits(
 ) -> Routed:
     """The cascade with model `auto`; confidences (visits,) as `TierAnswers.confidence` gives them.
 
-    A visit about which the student has no probabilities goes to the teacher. A teacher's answer without probabilities
-    counts as unsure wherever `refer_below` is above 0.
+    A visit about which the student has no probabilities goes to the teacher. Where that has no answer, the student's
+    stands in and the patient is referred. A teacher's answer without probabilities counts as unsure wherever
+    `refer_below` is above 0.
     """
     stands = student_confidence >= threshold
-    from_student = stands | (student.answered & ~teacher.answered)
+    stood_in = ~stands & student.answered & ~teacher.answered
+    from_student = stands | stood_in
     predicted = np.where(from_student, student.predicted, teacher.predicted)
     unsure = (teacher_confidence < refer_below) & (refer_below > 0)
-    referred = ~stands & unsure & (predicted < student.labels)
+    referred = stood_in | (~stands & unsure & teacher.answered)
     return Routed(np.asarray(predicted), np.asarray(stands), np.asarray(from_student), np.asarray(referred))
 
 

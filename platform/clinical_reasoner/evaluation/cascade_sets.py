@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from clinical_reasoner.evaluation.cascade import Bools, Routed, TierAnswers, prediction_sets
 from clinical_reasoner.evaluation.cascade_draws import Draws
 from clinical_reasoner.evaluation.resampling import Estimate
-from clinical_reasoner.operating_point import OperatingPoint
+from clinical_reasoner.operating_point import OperatingPoint, Tier
 
 
 class Sets(BaseModel):
@@ -24,33 +24,35 @@ class Sets(BaseModel):
     """Visits with a set."""
     without: int = Field(ge=0)
     """Visits without probabilities of the model that answered."""
+    calibrated_on: tuple[int, ...] = ()
+    """Visits of the validation split that the quantile of each model is from; none where there is no quantile."""
     coverage: Estimate | None
     """Share of the sets that hold the true label."""
     size: Estimate | None
     """Labels in a set, mean."""
 
 
-def own_sets(name: str, draws: Draws, answers: TierAnswers, temperature: float, quantile: float | None) -> Sets:
+def own_sets(name: str, draws: Draws, answers: TierAnswers, tier: Tier) -> Sets:
     """Of one model, about every visit that it has probabilities of."""
-    return _sets(name, draws, [(answers, temperature, quantile, np.ones(len(answers.predicted), dtype=np.bool_))])
+    return _sets(name, draws, [(answers, tier, np.ones(len(answers.predicted), dtype=np.bool_))])
 
 
 def cascade_sets(draws: Draws, routed: Routed, teacher: TierAnswers, point: OperatingPoint) -> Sets:
     """Each visit's set is that of the model whose answer it has."""
-    student = (draws.tiers.student, point.student.temperature, point.student.quantile, routed.from_student)
-    tier = point.teacher
-    quantile, temperature = (tier.quantile, tier.temperature) if tier else (None, 1.0)
-    return _sets("Cascade", draws, [student, (teacher, temperature, quantile, ~routed.from_student)])
+    student = (draws.tiers.student, point.student, routed.from_student)
+    return _sets("Cascade", draws, [student, (teacher, point.teacher, ~routed.from_student)])
 
 
-def _sets(name: str, draws: Draws, parts: Sequence[tuple[TierAnswers, float, float | None, Bools]]) -> Sets:
+def _sets(name: str, draws: Draws, parts: Sequence[tuple[TierAnswers, Tier | None, Bools]]) -> Sets:
     truth = draws.tiers.truth
     given, covered, size = np.zeros(len(truth), dtype=np.bool_), np.zeros(len(truth)), np.zeros(len(truth))
-    for answers, temperature, quantile, of in parts:
-        if quantile is None:
+    calibrated_on = []
+    for answers, tier, of in parts:
+        if tier is None or tier.quantile is None:
             continue
+        calibrated_on.append(tier.visits)
         places = np.flatnonzero(of & answers.has_probabilities & answers.answered)
-        admitted = prediction_sets(answers.calibrated(temperature)[places], quantile)
+        admitted = prediction_sets(answers.calibrated(tier.temperature)[places], tier.quantile)
         given[places] = True
         covered[places] = admitted[np.arange(len(places)), truth[places]]
         size[places] = admitted.sum(axis=1)
@@ -58,6 +60,7 @@ def _sets(name: str, draws: Draws, parts: Sequence[tuple[TierAnswers, float, flo
         name=name,
         n=int(given.sum()),
         without=int((~given).sum()),
+        calibrated_on=tuple(calibrated_on),
         coverage=draws.mean(covered, given),
         size=draws.mean(size, given),
     )

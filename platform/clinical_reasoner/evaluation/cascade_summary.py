@@ -80,9 +80,18 @@ class CascadeSummary(_Strict):
 
 
 def summarise_cascade(
-    tiers: Tiers, point: OperatingPoint, prices: EndpointConfig, *, resamples: int, seed: int
+    tiers: Tiers,
+    point: OperatingPoint,
+    prices: EndpointConfig,
+    *,
+    refer_below: float,
+    resamples: int,
+    seed: int,
 ) -> CascadeSummary:
-    """From the test split, with at least one visit. All intervals come from the same draws of people."""
+    """From the test split, with at least one visit. All intervals come from the same draws of people.
+
+    `refer_below` as `point.refers_below` gives it.
+    """
     draws = Draws(tiers, subject_weights(int(tiers.subject.max()) + 1, resamples, seed))
     student = tiers.student
     confidence = student.confidence(point.student.temperature)
@@ -91,14 +100,14 @@ def summarise_cascade(
         target=point.target,
         note=point.note,
         threshold=point.threshold,
-        refer_below=point.refer_below,
+        refer_below=refer_below,
         nominal=point.coverage,
         n=len(tiers.truth),
         n_subjects=draws.weights.shape[1],
         without_student=int(np.isinf(confidence).sum()),
         approaches=(draws.approach("Student alone", student.predicted),),
         to_teacher=draws.share(confidence < point.threshold),
-        sets=(own_sets("Student alone", draws, student, point.student.temperature, point.student.quantile),),
+        sets=(own_sets("Student alone", draws, student, point.student),),
         curve=_curve(draws, confidence, student.predicted != tiers.truth, point.threshold),
         missing=NOT_ASKED,
     )
@@ -116,10 +125,10 @@ def _with_teacher(
     tiers = draws.tiers
     temperature = point.teacher.temperature if point.teacher else 1.0
     sure = teacher.confidence(temperature)
-    routed = route_visits(tiers.student, confidence, teacher, sure, point.threshold, point.refer_below)
+    routed = route_visits(tiers.student, confidence, teacher, sure, point.threshold, alone.refer_below)
     sets = [*alone.sets]
     if point.teacher is not None:
-        sets.append(own_sets("Teacher alone", draws, teacher, temperature, point.teacher.quantile))
+        sets.append(own_sets("Teacher alone", draws, teacher, point.teacher))
         sets.append(cascade_sets(draws, routed, teacher, point))
     named = {"Teacher alone": teacher.predicted, "Cascade": routed.predicted}
     return alone.model_copy(

@@ -15,6 +15,8 @@ from math import ceil
 
 import numpy as np
 
+from scipy.stats import beta
+
 from clinical_reasoner.config.evaluation import OperatingConfig
 from clinical_reasoner.distillation.calibration import fit_calibration
 from clinical_reasoner.evaluation.cascade import Bools, TierAnswers, route_visits
@@ -23,8 +25,8 @@ from clinical_reasoner.evaluation.resampling import Floats, Ints
 from clinical_reasoner.evaluation.tiers import Tiers
 from clinical_reasoner.operating_point import ALWAYS_TEACHER, OperatingPoint, Tier
 
-FEWEST_REFERRED = 20
-"""Visits of which a threshold for referring is read off."""
+FEWEST_VISITS = 20
+"""Visits of which an error rate, and with it a threshold, is read off."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,12 @@ def fit_operating_point(tiers: Tiers, names: Names, settings: OperatingConfig, n
             teacher = fit_tier(tiers.teacher, tiers.truth, names.teacher, names.teacher_ask, settings.coverage)
         except ValueError as error:
             notes.append(f"The teacher's probabilities are not calibrated: {error}.")
+    people = len(np.unique(tiers.subject))
+    if people < len(tiers.truth):
+        notes.append(
+            f"The {len(tiers.truth)} visits of the validation split are of {people} people and count as independent "
+            "in the prediction sets: their coverage is less certain than so many visits make it look."
+        )
     confidence = tiers.student.confidence(student.temperature)
     threshold = choose_threshold(tiers, confidence, settings)
     refer_below = 0.0
@@ -99,8 +107,13 @@ def conformal_quantile(scores: Floats, coverage: float) -> float | None:
 
     A new visit's score is at most this with a chance of at least `coverage`: Vovk et al. 2005, doi:10.1007/b106715.
     """
-    k = ceil((len(scores) + 1) * coverage - 1e-9)  # 100 * 0.55 is 55.00000000000001
+    k = conformal_rank(len(scores), coverage)
     return float(np.clip(np.sort(scores)[k - 1], 0, 1)) if k <= len(scores) else None
+
+
+def conformal_rank(visits: int, coverage: float) -> int:
+    """k of `conformal_quantile`."""
+    return ceil((visits + 1) * coverage - 1e-9)  # 100 * 0.55 is 55.00000000000001
 
 
 def choose_threshold(tiers: Tiers, confidence: Floats, settings: OperatingConfig) -> Threshold:
@@ -146,24 +159,36 @@ def cost_threshold(
 
 def error_threshold(confidence: Floats, right: Bools, max_error: float) -> Threshold:
     """The lowest threshold at which at most `max_error` of the student's standing answers are wrong, by the point
-    estimate; ALWAYS_TEACHER where there is none. `confidence` and `right` (visits,)."""
+    estimate; ALWAYS_TEACHER where there is none that leaves FEWEST_VISITS standing. `confidence` and `right` (visits,).
+
+    The target says up to where the error may well be: upper bound of Clopper & Pearson 1934, doi:10.2307/2331986.
+    """
     goal = f"error: at most {100 * max_error:g} % of the student's standing answers wrong"
     for value in thresholds(confidence)[:-1]:
         stands = confidence >= value
-        if not stands.any():
-            continue
-        wrong = float((~right[stands]).mean())
-        if wrong <= max_error:
-            found = f"{100 * wrong:.1f} % wrong, {100 * float((~stands).mean()):.1f} % to the teacher"
+        standing, wrong = int(stands.sum()), int((~right[stands]).sum())
+        if standing < FEWEST_VISITS:
+            break
+        if wrong / standing <= max_error:
+            found = (
+                f"{100 * wrong / standing:.1f} % of {standing} wrong, 95 % upper bound "
+                f"{100 * error_bound(wrong, standing):.1f} %, {100 * float((~stands).mean()):.1f} % to the teacher"
+            )
             return Threshold(value, f"{goal} (validation split, {len(right)} visits: {found})")
-    return Threshold(ALWAYS_TEACHER, f"{goal}; reached at no threshold, the teacher is always asked")
+    nowhere = f"reached at no threshold with {FEWEST_VISITS} standing answers, the teacher is always asked"
+    return Threshold(ALWAYS_TEACHER, f"{goal}; {nowhere}")
+
+
+def error_bound(wrong: int, answers: int) -> float:
+    """Upper end of the one-sided 95 % interval of Clopper and Pearson for the share of wrong answers, 0..1."""
+    return 1.0 if wrong == answers else float(beta.ppf(0.95, wrong + 1, answers - wrong))
 
 
 def refer_threshold(confidence: Floats, right: Bools, handed_over: Bools) -> float:
     """Confidence of the teacher below which the answer says to refer to a clinician.
 
     The highest one below which at least half of the teacher's answers about the visits that were handed over are wrong:
-    to follow them would be no better than to toss a coin over whether they are right. At least FEWEST_REFERRED visits
+    to follow them would be no better than to toss a coin over whether they are right. At least FEWEST_VISITS visits
     must lie below; 0, which refers nobody, where there are not so many. Arrays are (visits,), `confidence` the
     teacher's, calibrated.
     """
@@ -171,7 +196,7 @@ def refer_threshold(confidence: Floats, right: Bools, handed_over: Bools) -> flo
     sure, wrong = confidence[used], ~right[used]
     for value in reversed([*thresholds(sure)[1:-1], 1.0]):
         below = sure < value
-        if below.sum() >= FEWEST_REFERRED and wrong[below].mean() >= 0.5:
+        if below.sum() >= FEWEST_VISITS and wrong[below].mean() >= 0.5:
             return value
     return 0.0
 

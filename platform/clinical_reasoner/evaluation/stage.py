@@ -27,6 +27,7 @@ def make_report(config: PipelineConfig, run: RunFolder) -> Manifest:
     settings = {
         "evaluation": config.evaluation.model_dump(mode="json"),
         "prices": [config.teacher.endpoint.prompt_price, config.teacher.endpoint.output_price],
+        "uncalibrated_threshold": config.serving.threshold,
         "version": __version__,
     }
     stage = Stage(REPORT_STAGE, settings, [PREDICTIONS_STAGE, OPERATING_STAGE])

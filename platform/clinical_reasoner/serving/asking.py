@@ -42,7 +42,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Done:
-    """The whole answer, or why it is none."""
+    """The whole answer, or why it is none. A second one has its rationale too, and the tokens of that alone."""
 
     attempt: Reading | Unreadable
     prompt_tokens: int = 0
@@ -55,8 +55,8 @@ Step = Known | Written | Done
 async def ask_model(
     role: Role, engine: Engine, case: Case, task: DiagnosisTask, tier: Tier | None, *, piecewise: bool
 ) -> AsyncGenerator[Step]:
-    """The steps of one answer: `Known` at most once, `Written` only where `piecewise`, `Done` last. Raises
-    ModelUnavailableError."""
+    """The steps of one answer: `Known` at most once, `Written` only where `piecewise`, `Done` last; twice where
+    the rationale is asked for by itself, which may fail: the first one holds then. Raises ModelUnavailableError."""
     if role.sees_picture and case.picture is None:
         raise ModelUnavailableError(role.name, 422, "this model reads a picture of the MRI; send a scan")
     whole, known = Reply(""), False
@@ -75,17 +75,15 @@ async def ask_model(
     reading = read_reply(whole, role, task, tier)
     if not known:
         yield Known(reading.probabilities if isinstance(reading, Reading) else None)
+    yield Done(reading, whole.prompt_tokens, whole.output_tokens)
     if role.explain is None or isinstance(reading, Unreadable):
-        yield Done(reading, whole.prompt_tokens, whole.output_tokens)
         return
     async with aclosing(_explained(role, engine, case, task, piecewise)) as more:
         async for one in more:
-            if isinstance(one, Done) and isinstance(one.attempt, Reading):
-                reading = replace(reading, rationale=one.attempt.rationale)
-                tokens = whole.prompt_tokens + one.prompt_tokens, whole.output_tokens + one.output_tokens
-                yield Done(reading, *tokens)
-            else:
+            if isinstance(one, Written):
                 yield one
+            elif isinstance(one.attempt, Reading):
+                yield replace(one, attempt=replace(reading, rationale=one.attempt.rationale))
 
 
 async def _explained(

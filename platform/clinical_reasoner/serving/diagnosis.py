@@ -75,8 +75,7 @@ async def _cascade(talk: Conversation, deadline: float) -> AsyncGenerator[Event]
             async for event in events:
                 yield event
         teacher = talk.attempts["teacher"]
-        below = point.refer_below if point and point.teacher else 0.0
-        routing = settle(routing, _outcome(student), _outcome(teacher), _probabilities(teacher), below)
+        routing = settle(routing, _outcome(student), _outcome(teacher), _probabilities(teacher), panel.refer_below)
         if routing.model == "student":
             yield TierEvent(tier="student", why=routing.reason)
             yield _said("student", _probabilities(student), talk)
@@ -86,8 +85,10 @@ async def _cascade(talk: Conversation, deadline: float) -> AsyncGenerator[Event]
 
 
 async def _asked(name: AnsweredBy, talk: Conversation, deadline: float, *, told: bool) -> AsyncGenerator[Event]:
-    """Ask one model until the deadline, and keep what came of it in `talk.attempts`."""
+    """Ask one model until the deadline, and keep what came of it in `talk.attempts`: an answer also where it was cut
+    off after that, in the second ask of a student of two tasks."""
     panel = talk.panel
+    had_s = deadline - asyncio.get_running_loop().time()
     try:
         steps = ask_model(
             panel.role(name),
@@ -100,18 +101,20 @@ async def _asked(name: AnsweredBy, talk: Conversation, deadline: float, *, told:
         async with aclosing(steps):
             while True:
                 async with asyncio.timeout_at(deadline):
-                    step = await anext(steps)
+                    step = await anext(steps, None)
                 if isinstance(step, Known):
                     yield _said(name, step.probabilities, talk)
                 elif isinstance(step, Written):
                     yield TextEvent(tier=name, text=step.text)
-                else:
+                elif isinstance(step, Done):
                     _finish(name, step, talk)
+                else:
                     return
     except ModelUnavailableError as error:
-        talk.attempts[name] = error
+        talk.attempts.setdefault(name, error)
     except TimeoutError:
-        talk.attempts[name] = ModelUnavailableError(name, 504, f"no answer within {talk.limit_s:g} s")
+        late = ModelUnavailableError(name, 504, f"no answer within {round(had_s, 1):g} s")
+        talk.attempts.setdefault(name, late)
 
 
 def _finish(name: AnsweredBy, done: Done, talk: Conversation) -> None:

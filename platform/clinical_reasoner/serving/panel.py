@@ -47,7 +47,7 @@ class Panel:
     student: Role
     teacher: Role
     threshold: float
-    """Confidence at which the student's answer stands where there is no operating point, 0 to 1."""
+    """Confidence at which an answer stands where it is not calibrated, 0 to 1."""
     operating_point: OperatingPoint | None = None
 
     def role(self, name: AnsweredBy) -> Role:
@@ -58,6 +58,11 @@ class Panel:
         if self.operating_point is None:
             return None
         return self.operating_point.student if name == "student" else self.operating_point.teacher
+
+    @property
+    def refer_below(self) -> float:
+        """Confidence of the teacher below which a patient about whom the student was unsure is referred."""
+        return self.operating_point.refers_below(self.threshold) if self.operating_point else self.threshold
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from clinical_reasoner.serving.panel import Panel, Reading
 from clinical_reasoner.serving.schema import AnsweredBy, DiagnoseResponse, JudgedClaim
 from clinical_reasoner.task import DiagnosisTask
 
+NO_RATIONALE = "The model gave no usable rationale for its diagnosis."
+
 
 def response_of(case: Case, panel: Panel, reading: Reading, routing: Routing, request_id: str) -> DiagnoseResponse:
     """What the client gets."""
@@ -37,7 +39,7 @@ def response_of(case: Case, panel: Panel, reading: Reading, routing: Routing, re
         operating_point=panel.operating_point.version if panel.operating_point else None,
         version=__version__,
         request_id=request_id,
-        warnings=case.warnings,
+        warnings=(*case.warnings, *(() if role.explain is None or reading.rationale else (NO_RATIONALE,))),
         findings=dict(case.grades or {}),
     )
 

@@ -102,7 +102,7 @@ def asked(config: RationalesConfig) -> dict[Ask, tuple[Split, ...]]:
 def test_ask_that_is_not_named_keeps_its_default() -> None:
     default = {
         "rationalize": ("train",),
-        "diagnose": ("test",),
+        "diagnose": ("validation", "test"),
         "diagnose_zero_shot": (),
         "diagnose_label_first": (),
         "direct": ("test",),
@@ -114,6 +114,13 @@ def test_ask_that_is_not_named_keeps_its_default() -> None:
     named = asked(run_config("asks.diagnose_zero_shot=[validation, test]", "asks.direct=[]").rationales)
     assert named == demo | {"diagnose_zero_shot": ("validation", "test"), "direct": ()}
     assert asked(RationalesConfig(asks={"direct": ("train",)})) == default | {"direct": ("train",)}
+
+
+@pytest.mark.parametrize("name", ["own_cohort", "own_models"])
+def test_teacher_of_ones_own_run_is_asked_what_the_operating_point_needs(name: str) -> None:
+    given = {"own_cohort": "cohort.path=patients.csv", "own_models": "run.path=runs/mine"}[name]
+    config = load_config(PipelineConfig, CONFIGS / f"{name}.yaml", [given])
+    assert {"validation", "test"} <= set(config.rationales.splits_of(config.serving.teacher_ask))
 
 
 @pytest.mark.parametrize(

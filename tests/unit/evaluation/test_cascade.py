@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -29,6 +29,28 @@ STUDENT = answers(
 TEACHER = answers([1, 1, 2, 0, 3], [[0.1, 0.8, 0.1], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4], None, None])
 
 
+def outcome(predicted: bool, given: bool) -> Callable[[tuple[float, ...]], tuple[TierAnswers, serving.Outcome]]:
+    """One visit, of which the most probable label is named."""
+
+    def made(probabilities: tuple[float, ...]) -> tuple[TierAnswers, serving.Outcome]:
+        label = 0 if probabilities[0] >= 0.5 else 1  # 0 is what the student says, 1 what the teacher says.
+        table = [list(probabilities) if given else None]
+        return answers([label if predicted else 3], table), "answer" if predicted else "unreadable"
+
+    return made
+
+
+OUTCOMES = {
+    "answer": outcome(predicted=True, given=True),
+    "no probabilities": outcome(predicted=True, given=False),
+    "unreadable": outcome(predicted=False, given=True),
+}
+
+
+def probabilities_of(one: TierAnswers) -> list[float] | None:
+    return one.probabilities[0].tolist() if one.answered[0] and one.has_probabilities[0] else None
+
+
 def test_confidence_is_the_largest_calibrated_probability_and_none_without_an_answer() -> None:
     found = STUDENT.confidence(2.0)
     assert found[:3] == pytest.approx(
@@ -51,10 +73,32 @@ def test_student_stands_at_the_threshold_and_the_teacher_gets_the_rest() -> None
 def test_nobody_is_referred_without_a_threshold_for_it_nor_without_an_answer() -> None:
     confidence = STUDENT.confidence(1.0)
     never = route_visits(STUDENT, confidence, TEACHER, TEACHER.confidence(1.0), 1.01)
-    assert not never.stands.any() and not never.referred.any()
+    assert not never.stands.any()
+    assert never.referred.tolist() == [False] * 4 + [True], "of the last the teacher has no answer"
     mute = answers([3] * 5, [None] * 5)
     silent = route_visits(mute, mute.confidence(1.0), mute, mute.confidence(1.0), 0.0, refer_below=1.0)
     assert silent.predicted.tolist() == [3] * 5 and not silent.referred.any() and not silent.stands.any()
+
+
+@pytest.mark.parametrize("refer_below", [0.0, 0.5])
+@pytest.mark.parametrize("said_by_teacher", OUTCOMES)
+@pytest.mark.parametrize("said_by_student", OUTCOMES)
+def test_every_visit_is_routed_as_serving_routes_it(
+    said_by_student: str, said_by_teacher: str, refer_below: float
+) -> None:
+    for confidence in ((0.4, 0.3, 0.3), (0.2, 0.7, 0.1)):
+        student, first = OUTCOMES[said_by_student]((0.5, 0.3, 0.2))
+        teacher, second = OUTCOMES[said_by_teacher](confidence)
+        routed = route_visits(student, student.confidence(1.0), teacher, teacher.confidence(1.0), 0.6, refer_below)
+        routing = serving.route(first, probabilities_of(student), 0.6)
+        settled = serving.settle(routing, first, second, probabilities_of(teacher), refer_below)
+        nobody = first == second == "unreadable"
+        assert routed.predicted.tolist() == [3 if nobody else {"student": 0, "teacher": 1}[settled.model]]
+        assert routed.from_student.tolist() == [settled.model == "student"]
+        assert routed.referred.tolist() == [settled.refer]
+        sure, _ = OUTCOMES[said_by_student]((0.9, 0.05, 0.05))
+        stands = route_visits(sure, sure.confidence(1.0), teacher, teacher.confidence(1.0), 0.6, refer_below).stands
+        assert stands.tolist() == [serving.route(first, probabilities_of(sure), 0.6).model == "student"]
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])

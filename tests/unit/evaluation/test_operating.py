@@ -6,15 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from clinical_reasoner.config.evaluation import OperatingConfig
 from clinical_reasoner.distillation.calibration import apply_temperature, fit_calibration
 from clinical_reasoner.evaluation.cascade import TierAnswers
 from clinical_reasoner.evaluation.operating import (
-    FEWEST_REFERRED,
+    FEWEST_VISITS,
     Names,
     conformal_quantile,
     cost_threshold,
+    error_bound,
     error_threshold,
     fit_operating_point,
     fit_tier,
@@ -113,12 +115,43 @@ def test_visits_without_probabilities_count_as_handed_over() -> None:
 
 
 def test_error_keeps_as_many_answers_as_it_may() -> None:
-    confidence, right = np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, True, False, True])
+    def many(*values: float) -> Floats:
+        return np.repeat(values, FEWEST_VISITS)
+
+    confidence, right = many(0.9, 0.8, 0.7, 0.6), many(1, 1, 0, 1) > 0
     assert error_threshold(confidence, right, 0.25).value == 0.0
     assert 0.7 < error_threshold(confidence, right, 0.2).value < 0.8
     assert error_threshold(confidence, ~right, 0.2).value == ALWAYS_TEACHER
-    assert 0.8 < error_threshold(np.array([0.9, 0.8, 0.8]), np.array([True, False, True]), 0.1).value < 0.9, "a tie"
-    assert error_threshold(np.full(3, -np.inf), np.full(3, True), 0.1).value == ALWAYS_TEACHER, "nothing can stand"
+    assert 0.8 < error_threshold(many(0.9, 0.8, 0.8), many(1, 0, 1) > 0, 0.1).value < 0.9, "a tie"
+    assert error_threshold(np.full(30, -np.inf), np.full(30, True), 0.1).value == ALWAYS_TEACHER, "nothing can stand"
+
+
+def test_error_is_not_read_off_a_few_answers_and_says_how_large_it_may_be() -> None:
+    confidence = np.linspace(0.99, 0.5, 100)
+    luck = np.arange(100) < FEWEST_VISITS - 1  # right where it is surest, wrong everywhere else
+    found = error_threshold(confidence, luck, 0.04)
+    assert found.value == ALWAYS_TEACHER and "at no threshold with 20 standing answers" in found.target
+    enough = np.arange(100) < FEWEST_VISITS
+    found = error_threshold(confidence, enough, 0.04)
+    assert int((confidence >= found.value).sum()) == FEWEST_VISITS
+    assert "0.0 % of 20 wrong, 95 % upper bound 13.9 %, 80.0 % to the teacher" in found.target
+
+
+def test_error_bound_is_where_so_few_errors_become_unlikely() -> None:
+    assert error_bound(0, 20) == pytest.approx(1 - 0.05 ** (1 / 20))
+    bound = error_bound(3, 40)
+    assert binom.cdf(3, 40, bound) == pytest.approx(0.05)
+    assert error_bound(5, 5) == 1.0
+
+
+def test_several_visits_of_a_person_are_said_in_the_note() -> None:
+    one = drawn(8)
+    assert "people" not in fit_operating_point(one, NAMES, OperatingConfig()).note
+    twice = replace(one, subject=one.subject // 2)
+    assert (
+        "400 visits of the validation split are of 200 people"
+        in fit_operating_point(twice, NAMES, OperatingConfig()).note
+    )
 
 
 def test_more_error_never_means_a_higher_threshold() -> None:
@@ -136,7 +169,7 @@ def test_referred_are_those_about_whom_the_teacher_is_wrong_half_of_the_time() -
     assert int((confidence < value).sum()) == 60, "thirty wrong ones and as many right ones above them"
     assert refer_threshold(confidence, everyone, everyone) == 0.0
     assert refer_threshold(confidence, ~everyone, everyone) == 1.0
-    few = np.arange(100) < FEWEST_REFERRED - 1
+    few = np.arange(100) < FEWEST_VISITS - 1
     assert refer_threshold(confidence, right, few) == 0.0, "too few to read a threshold off"
 
 

@@ -11,7 +11,13 @@ import pytest
 
 from clinical_reasoner.config.loading import load_config
 from clinical_reasoner.config.pipeline import PipelineConfig
-from clinical_reasoner.evaluation.cascade_page import cascade_verdict, coverage_verdict, run_cascade, saved
+from clinical_reasoner.evaluation.cascade_page import (
+    cascade_verdict,
+    coverage_verdict,
+    run_cascade,
+    saved,
+    usual_coverage,
+)
 from clinical_reasoner.evaluation.cascade_sets import Sets
 from clinical_reasoner.evaluation.cascade_summary import NOT_ASKED, CascadeSummary, Spending
 from clinical_reasoner.evaluation.metrics import Estimate, ModelMetrics
@@ -174,6 +180,10 @@ def test_teacher_that_was_not_asked_about_validation_has_no_tier(tmp_path: Path,
     summary = summary_of(run, task)
     assert [one.name for one in summary.sets] == ["Student alone"], "its probabilities are not calibrated"
     assert [one.name for one in summary.approaches] == ["Student alone", "Teacher alone", "Cascade"]
+    assert summary.refer_below == config().serving.threshold, "what the endpoint compares a raw confidence with"
+    never = summary_of(run, task, "serving.threshold=0")
+    assert summary.referred is not None and never.referred is not None
+    assert never.referred.value < summary.referred.value
 
 
 @pytest.mark.parametrize("reason", ["one diagnosis", "no probabilities", "no visits", "arm"])
@@ -288,6 +298,7 @@ def test_page_and_json_have_the_cascade(tmp_path: Path, task: DiagnosisTask, spl
     assert ("Macro-F1, cascade minus teacher" in page) == ("test" in splits)
     assert (NOT_ASKED in page) == ("test" not in splits)
     assert page.count("Risk and coverage of the student") == 1
+    assert f'data-label="Calibrated on">{PEOPLE}</td>' in page
     never = render_report(report_of(summary.model_copy(update={"threshold": ALWAYS_TEACHER})))
     assert "never sure" in never and "1.010" not in never and "never sure" not in page
     read = json.loads(json.dumps(metrics_json(report_of(summary)), allow_nan=False))
@@ -304,11 +315,30 @@ def test_sentences_say_where_the_cascade_loses() -> None:
     assert "worse than the teacher" in cascade_verdict(Estimate(value=-0.1, low=-0.2, high=-0.05))
     assert "do not show" in cascade_verdict(Estimate(value=-0.1, low=-0.2, high=0.0))
     assert "higher macro-F1" in cascade_verdict(Estimate(value=0.1, low=0.05, high=0.2))
-    sets = Sets(name="s", n=9, without=0, coverage=Estimate(value=0.8, low=0.7, high=0.85), size=None)
-    assert "promise too much" in coverage_verdict(sets, 0.9)
-    assert "includes" in coverage_verdict(sets, 0.75) and "more than" in coverage_verdict(sets, 0.6)
-    assert "no sets" in coverage_verdict(sets.model_copy(update={"coverage": None}), 0.9)
     assert "saves 0 (0.0 %)" in saved(Spending(teacher_alone=7, teacher_in_cascade=7, student=3))
+
+
+def test_coverage_is_said_to_differ_only_where_calibration_and_test_split_do_not_explain_it() -> None:
+    narrow = Estimate(value=0.8, low=0.78, high=0.82)
+    many = Sets(name="s", n=2000, without=0, calibrated_on=(2000,), coverage=narrow, size=None)
+    assert "promise too much" in coverage_verdict(many, 0.9)
+    assert "more than" in coverage_verdict(many, 0.6) and "not shown" in coverage_verdict(many, 0.81)
+    few = many.model_copy(update={"calibrated_on": (2000, 20)})
+    assert "not shown to differ" in coverage_verdict(few, 0.9), "twenty visits give such a quantile by chance"
+    assert "calibrated on 20 visits and tried on 2000" in coverage_verdict(few, 0.9)
+    wide = many.model_copy(update={"coverage": Estimate(value=0.8, low=0.7, high=0.91)})
+    assert "not shown to differ" in coverage_verdict(wide, 0.9), "people with many visits each"
+    for without in ({"coverage": None}, {"calibrated_on": ()}):
+        assert "no sets" in coverage_verdict(many.model_copy(update=without), 0.9)
+
+
+def test_usual_coverage_is_that_of_repeated_calibration() -> None:
+    rng = np.random.default_rng(11)
+    quantiles = np.sort(rng.random((4000, 60)), axis=1)[:, 54]  # ceil(61 x 0.9) = 55
+    counted = rng.binomial(80, quantiles) / 80
+    low, high = usual_coverage(60, 80, 0.9)
+    assert ((counted >= low) & (counted <= high)).mean() == pytest.approx(0.96, abs=0.02)
+    assert high - low > 2 * 1.96 * (0.9 * 0.1 / 80) ** 0.5, "wider than with a quantile that is known"
 
 
 def test_task_of_the_demo_has_these_labels() -> None:

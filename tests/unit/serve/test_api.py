@@ -29,6 +29,8 @@ CANARY = "Zebulon"
 BODY = {"description": f"{CANARY} is a beekeeper.", "model": "auto"}
 URL = "/v1/diagnose"
 SURE, UNSURE, TEACHER = reply("direct", "AD", 0.9), reply("direct", "AD", 0.5), reply("diagnose", "AD", 0.7)
+SURE_TEACHER = reply("diagnose", "AD", 0.85)
+BOTH_UNSURE = "; teacher unsure: 0.70 < 0.80; refer to a clinician"
 MUMBLE = Reply(f"{CANARY} may have it.")
 
 
@@ -70,26 +72,27 @@ def events_in(text: str) -> list[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("student", "teacher", "answered_by", "routing", "degraded"),
+    ("student", "teacher", "answered_by", "routing", "degraded", "refer"),
     [
-        (SURE, refuses("teacher", 503), "student", "student confident: 0.90 >= 0.80", False),
-        (UNSURE, TEACHER, "teacher", "student below threshold: 0.50 < 0.80", False),
-        (refuses("student", 503), TEACHER, "teacher", "student not available", False),
-        (refuses("student", 422), TEACHER, "teacher", "student not available", False),
+        (SURE, refuses("teacher", 503), "student", "student confident: 0.90 >= 0.80", False, False),
+        (UNSURE, SURE_TEACHER, "teacher", "student below threshold: 0.50 < 0.80", False, False),
+        (UNSURE, TEACHER, "teacher", f"student below threshold: 0.50 < 0.80{BOTH_UNSURE}", False, True),
+        (refuses("student", 503), SURE_TEACHER, "teacher", "student not available", False, False),
+        (refuses("student", 422), TEACHER, "teacher", f"student not available{BOTH_UNSURE}", False, True),
         (
             UNSURE, refuses("teacher", 503),
-            "student", "student below threshold: 0.50 < 0.80; teacher not available", True,
+            "student", "student below threshold: 0.50 < 0.80; teacher not available", True, True,
         ),
     ],
 )  # fmt: skip
 def test_auto_answers_while_one_model_does(
-    tmp_path: Path, student: Said, teacher: Said, answered_by: str, routing: str, degraded: bool
+    tmp_path: Path, student: Said, teacher: Said, answered_by: str, routing: str, degraded: bool, refer: bool
 ) -> None:
     response = send(api(tmp_path, student, teacher), "POST", URL, json=BODY)
     assert response.status_code == 200, response.text
     answer = response.json()
     assert (answer["answered_by"], answer["routing"], answer["degraded"]) == (answered_by, routing, degraded)
-    assert answer["refer"] == degraded
+    assert answer["refer"] == refer
 
 
 def test_a_teacher_that_is_too_slow_leaves_the_student(tmp_path: Path) -> None:

@@ -156,6 +156,7 @@ def test_what_must_be_known_stands_above_the_answer_on_a_small_screen(browser: B
         page.get_by_role("button", name="Diagnose").click()
         expect(page.locator("#banners")).to_contain_text("Degraded answer")
         expect(page.locator("#banners")).to_contain_text("Refer to a clinician")
+        expect(page.locator("#banners .warn")).to_contain_text("0.50 < 0.80; teacher not available.")
         expect(page.locator("#notice")).to_be_in_viewport()
         assert has_no_overflow(page)
 
@@ -182,6 +183,37 @@ def test_a_file_that_is_no_scan_is_said_beside_it(browser: Browser, tmp_path: Pa
         expect(page.locator("[data-field=scan] .field-error")).to_be_visible()
         page.get_by_role("button", name="Remove T1").click()
         expect(page.locator(".field-error")).to_have_count(0)
+
+
+def test_what_banners_say_is_what_happened(browser: Browser, tmp_path: Path) -> None:
+    mumble, gone = PlainEngine(Reply("I do not know.")), PlainEngine(ModelUnavailableError("student", 503, "no answer"))
+    with page_over(browser, tmp_path / "a", PlainEngine(UNSURE), mumble) as page:
+        enter(page)
+        page.get_by_role("button", name="Diagnose").click()
+        expect(page.locator("#banners .warn")).to_contain_text("teacher gave no usable answer")
+        expect(page.locator("#banners")).not_to_contain_text("not available")
+    unsure = PlainEngine(reply("diagnose_label_first", "MCI", 0.5, RATIONALE))
+    with page_over(browser, tmp_path / "b", gone, unsure) as page:
+        enter(page)
+        page.get_by_role("button", name="Diagnose").click()
+        expect(page.locator("#banners .alert")).to_contain_text("Student not available; teacher unsure: 0.50 < 0.60")
+        expect(page.locator("#banners")).not_to_contain_text("models are unsure")
+
+
+def test_errors_of_an_earlier_preview_do_not_pile_up(browser: Browser, tmp_path: Path) -> None:
+    refused = {"status": 422, "title": "t", "detail": "d", "errors": [{"field": "patient.mmse", "message": "too high"}]}
+    with page_over(browser, tmp_path, PlainEngine(SURE), PlainEngine(DOWN)) as page:
+        page.route("**/v1/slices", lambda route: route.fulfill(status=422, json=refused))
+        page.locator("#upload-segmentation").set_input_files(phantom_scan(tmp_path))
+        expect(page.locator("[data-field='patient.mmse'] > .field-error")).to_have_count(1)
+        with page.expect_response("**/v1/slices"):
+            page.locator("#upload-scan").set_input_files(tmp_path / "scan.nii.gz")
+        expect(page.locator("#scan-status")).to_have_text("")
+        expect(page.locator("[data-field='patient.mmse'] > .field-error")).to_have_count(1)
+        page.get_by_role("button", name="Remove T1").click()
+        page.get_by_role("button", name="Remove label map").click()
+        expect(page.locator(".field-error")).to_have_count(0)
+        assert page.get_by_label("MMSE").get_attribute("aria-invalid") is None
 
 
 def test_findings_of_a_label_map_are_marked_and_what_was_entered_stands(browser: Browser, tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from clinical_reasoner.llm.prompting import load_exemplars
+from clinical_reasoner.operating_point import OperatingPoint
 from clinical_reasoner.rationales.exemplars import NO_EXEMPLARS
-from clinical_reasoner.serving.asking import read_reply
+from clinical_reasoner.serving.asking import prompt_of, read_reply
 from clinical_reasoner.serving.case import read_case
 from clinical_reasoner.serving.diagnosis import Conversation, diagnose
 from clinical_reasoner.serving.events import Answered, Event, ProbabilitiesEvent, TextEvent, TierEvent
@@ -24,6 +25,7 @@ from clinical_reasoner.serving.panel import (
     student_role,
     teacher_role,
 )
+from clinical_reasoner.serving.response import NO_RATIONALE
 from clinical_reasoner.serving.schema import DiagnoseResponse, request_model
 from tests.unit.conftest import always, student_of
 from tests.unit.serving.engines import RATIONALE, TASK, PlainEngine, Said, reply
@@ -80,12 +82,12 @@ def asked(talk: Conversation) -> dict[str, int]:
         ("student", reply("diagnose", "AD", 0.4), DOWN, "student", "student asked for"),
         ("teacher", FULL, reply("diagnose", "NC", 0.9), "teacher", "teacher asked for"),
         ("auto", reply("diagnose", "AD", 0.91), DOWN, "student", "student confident: 0.91 >= 0.80"),
-        ("auto", reply("diagnose", "AD", 0.55), reply("diagnose", "MCI", 0.7),
+        ("auto", reply("diagnose", "AD", 0.55), reply("diagnose", "MCI", 0.85),
          "teacher", "student below threshold: 0.55 < 0.80"),
-        ("auto", MUMBLE, reply("diagnose", "MCI", 0.7), "teacher", "student gave no usable answer"),
-        ("auto", Reply(reply("diagnose", "AD", 0.9).text), reply("diagnose", "MCI", 0.7),
+        ("auto", MUMBLE, reply("diagnose", "MCI", 0.85), "teacher", "student gave no usable answer"),
+        ("auto", Reply(reply("diagnose", "AD", 0.9).text), reply("diagnose", "MCI", 0.85),
          "teacher", "student gave no usable answer"),
-        ("auto", FULL, reply("diagnose", "MCI", 0.7), "teacher", "student not available"),
+        ("auto", FULL, reply("diagnose", "MCI", 0.85), "teacher", "student not available"),
     ],
 )  # fmt: skip
 def test_who_answers(model: str, student: Said, teacher: Said, answered_by: str, routing: str) -> None:
@@ -108,8 +110,37 @@ def test_an_unsure_student_stands_in_for_the_teacher(teacher: Said, reason: str)
 
 
 def test_a_student_that_hangs_leaves_the_teacher_its_time() -> None:
-    response = response_to("auto", talk_of(hangs, reply("diagnose", "MCI", 0.7), limit_s=0.4))
+    talk = talk_of(hangs, reply("diagnose", "MCI", 0.85), limit_s=0.4)
+    response = response_to("auto", talk)
     assert (response.answered_by, response.routing) == ("teacher", "student not available")
+    late = talk.attempts["student"]
+    assert isinstance(late, ModelUnavailableError) and late.reason == "no answer within 0.2 s"
+
+
+@pytest.mark.parametrize(
+    ("teacher", "said"),
+    [
+        (reply("diagnose", "MCI", 0.85), ""),
+        (reply("diagnose", "MCI", 0.7), "; teacher unsure: 0.70 < 0.80; refer to a clinician"),
+        (Reply(reply("diagnose", "MCI", 0.7).text), "; teacher gave no probabilities; refer to a clinician"),
+    ],
+)
+@pytest.mark.parametrize("point", [None, POINT])
+def test_a_teacher_that_is_not_calibrated_is_held_to_the_threshold_for_that(
+    teacher: Said, said: str, point: OperatingPoint | None
+) -> None:
+    assert POINT.teacher is None and POINT.threshold != PANEL.threshold
+    talk = talk_of(reply("diagnose", "AD", 0.55), teacher, replace(PANEL, operating_point=point))
+    response = response_to("auto", talk)
+    assert response.routing.endswith(said) and response.refer == bool(said)
+    assert response.answered_by == "teacher" and not response.calibrated
+
+
+def test_a_calibrated_teacher_is_held_to_the_operating_point() -> None:
+    tier = POINT.student.model_copy(update={"temperature": 1.0})
+    point = POINT.model_copy(update={"teacher": tier, "refer_below": 0.6})
+    talk = talk_of(reply("diagnose", "AD", 0.55), reply("diagnose", "MCI", 0.7), replace(PANEL, operating_point=point))
+    assert not response_to("auto", talk).refer
 
 
 @pytest.mark.parametrize(
@@ -263,6 +294,24 @@ def test_a_student_of_two_tasks_is_asked_twice(piecewise: bool) -> None:
     kinds = [type(event) for event in events]
     assert kinds[1] is ProbabilitiesEvent
     assert "".join(event.text for event in events if isinstance(event, TextEvent)) == (RATIONALE if piecewise else "")
+
+
+@pytest.mark.parametrize("piecewise", [False, True])
+@pytest.mark.parametrize("second", [FULL, hangs, Reply("Use only what is stated."), MUMBLE])
+def test_a_diagnosis_outlives_its_rationale(piecewise: bool, second: Said) -> None:
+    """Not available, too late, its own instructions; and, last, a rationale that is one."""
+    panel = replace(PANEL, student=student_role(student_of("multi_task")))
+    body = {"description": "The patient is 74 years old."}
+    if isinstance(second, Reply) and second is not MUMBLE:
+        second = Reply(
+            prompt_of(panel.student, "explain", talk_of(DOWN, DOWN, panel, body).case, TASK).messages[0]["content"]
+        )
+    talk = talk_of([reply("direct", "NC", 0.6), second], DOWN, panel, body, piecewise=piecewise, limit_s=0.4)
+    response = response_to("student", talk)
+    assert response.diagnosis == "NC" and response.probabilities
+    assert response.rationale == (MUMBLE.text if second is MUMBLE else None)
+    assert (NO_RATIONALE in response.warnings) == (second is not MUMBLE)
+    assert asked(talk) == {"student": 2}
 
 
 def test_a_student_of_pictures_needs_one() -> None:
