@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.endpoint_run import Endpoint, running_endpoint
+from tests.integration.endpoint_run import Endpoint, Ranked, rated, running_endpoint
 from tests.integration.pipeline_run import (
     LIMIT_S,
     ROOT,
@@ -39,6 +39,12 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     """Stopped when the tests end, or before by `test_endpoint_stop.py`."""
     with running_endpoint(tmp_path_factory.mktemp("endpoint")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def ranked(endpoint: Endpoint) -> Ranked:
+    """The patients, those first of whom the student is least sure."""
+    return rated(endpoint)
 
 
 @pytest.fixture(scope="session")

@@ -95,8 +95,8 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(share * len(values)))]
 
 
-def sampled(measure: Callable[[], float], seconds: float, every_s: float = 1.0) -> list[float]:
-    """A measure over some time."""
+def sampled(measure: Callable[[], list[float]], seconds: float, every_s: float = 1.0) -> list[list[float]]:
+    """Measures over some time."""
     found, end = [], time.monotonic() + seconds
     while time.monotonic() < end:
         found.append(measure())

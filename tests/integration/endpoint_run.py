@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import signal
 import socket
@@ -39,6 +40,9 @@ STUDENT = "students/student/rationale_then_label/0"
 TASK = ROOT / "configs/tasks/alzheimers.yaml"
 CAPACITY = 24
 """Patients in work at a time."""
+TEACHER_AT_A_TIME, QUEUE = 8, 4
+"""Patients that the teacher answers at a time, and that wait for it: fewer than CAPACITY, so that both limits are met.
+The student's engine takes all."""
 TIMEOUT_S = 20
 RELOAD_S = 0.5
 START_LIMIT_S = 600
@@ -112,6 +116,7 @@ def running_endpoint(folder: Path) -> Iterator[Endpoint]:
     command += [f"run.path={folder}/run", f"teacher.model={MODELS}/teacher", f"serving.port={port}"]
     command += [f"serving.api_keys={folder}/keys.yaml", f"serving.reload_s={RELOAD_S}"]
     command += [f"serving.max_ongoing_requests={CAPACITY}", f"serving.request_timeout_s={TIMEOUT_S}"]
+    command += [f"teacher.engine.max_num_seqs={TEACHER_AT_A_TIME}", f"serving.max_queued_requests={QUEUE}"]
     command += ["serving.uploads.at_a_time=2", "serving.uploads.memory_gib=2"]
     with (folder / "output.txt").open("w") as stream:
         env = {**environment(), "RAY_TMPDIR": str(ray)}
@@ -142,6 +147,45 @@ def operating_point(threshold: float = THRESHOLD, **changed: Any) -> OperatingPo
         "target": "a number for tests",
     }
     return OperatingPoint.model_validate({**fields, **changed})
+
+
+@contextmanager
+def operating_at(endpoint: Endpoint, point: OperatingPoint) -> Iterator[None]:
+    """Another operating point while the endpoint runs; then the first one again."""
+    try:
+        _put(endpoint, point)
+        yield
+    finally:
+        _put(endpoint, operating_point())
+
+
+def _put(endpoint: Endpoint, point: OperatingPoint) -> None:
+    endpoint.run.write_bytes(OPERATING_POINT_FILE, point.model_dump_json().encode())
+
+    def served() -> bool:
+        return bool(endpoint.client.get("/healthz").json()["operating_point"] == point.version)
+
+    eventually(served, 20, "the operating point is in use")
+
+
+Ranked = list[tuple[float, dict[str, Any]]]
+
+
+def rated(endpoint: Endpoint) -> Ranked:
+    """The student's confidence in each patient, and the patient; the least sure first."""
+    found = []
+    for patient in patients():
+        said = endpoint.ask(patient=patient, model="student").json()
+        found.append((max(said["probabilities"].values()), patient))
+    return sorted(found, key=lambda one: one[0])
+
+
+def dividing(ranked: Ranked) -> float:
+    """A threshold that some reach and others do not: in the middle of the widest gap."""
+    confidences = [confidence for confidence, _ in ranked]
+    low, high = max(itertools.pairwise(confidences), key=lambda pair: pair[1] - pair[0])
+    assert high - low > 0.001, "the student is equally sure of all"
+    return (low + high) / 2
 
 
 def phantom_norms() -> Norms:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,9 @@ from tests.integration.endpoint_run import Endpoint
 
 JSON = "application/json"
 LIMIT_S = 45.0
+SILENCE_S = 10.0
+"""Longest time without a byte on a socket that is written to as it stands."""
+END_OF_HEAD = b"\r\n\r\n"
 
 
 @dataclass(frozen=True)
@@ -48,20 +52,31 @@ def send(endpoint: Endpoint, case: Hostile) -> Answer:
 
 
 def _written(endpoint: Endpoint, request: bytes) -> Answer:
+    """The connection stays open on this side: a server drops what it was about to say to one that hung up. Where it
+    refuses before it has read all, the rest cannot be sent, and its answer is there all the same."""
     received = bytearray()
-    with socket.create_connection(endpoint.host, timeout=LIMIT_S) as connection:
-        try:
+    with socket.create_connection(endpoint.host, timeout=SILENCE_S) as connection:
+        with suppress(ConnectionError, TimeoutError):
             connection.sendall(request)
-            connection.shutdown(socket.SHUT_WR)
-            while piece := connection.recv(65536):
+        with suppress(ConnectionError, TimeoutError):
+            while not _is_whole(bytes(received)) and (piece := connection.recv(65536)):
                 received += piece
-        except (ConnectionError, BrokenPipeError, TimeoutError):
-            pass  # what was received before it counts
-    head, _, body = bytes(received).partition(b"\r\n\r\n")
+    head, _, body = bytes(received).partition(END_OF_HEAD)
     lines = head.decode("latin-1").split("\r\n")
     status = int(lines[0].split(" ")[1]) if lines[0].startswith("HTTP/") else 0
-    kinds = [line.partition(":")[2].strip() for line in lines if line.lower().startswith("content-type:")]
-    return Answer(status, kinds[0] if kinds else "", body.decode("utf-8", "replace"))
+    return Answer(status, _field(lines, "content-type"), body.decode("utf-8", "replace"))
+
+
+def _is_whole(received: bytes) -> bool:
+    """Whether the body has its stated length; one without ends with the connection."""
+    head, end, body = received.partition(END_OF_HEAD)
+    length = _field(head.decode("latin-1").split("\r\n"), "content-length")
+    return bool(end) and bool(length) and len(body) >= int(length)
+
+
+def _field(lines: list[str], name: str) -> str:
+    """Value of a field of the head; empty where it is missing."""
+    return next((line.partition(":")[2].strip() for line in lines if line.lower().startswith(f"{name}:")), "")
 
 
 def reason(answer: Answer) -> str:

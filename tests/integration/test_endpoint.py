@@ -15,7 +15,16 @@ import pytest
 
 from clinical_reasoner.records import RATIONALES
 from clinical_reasoner.runs import RunFolder
-from tests.integration.endpoint_run import CANARY, THRESHOLD, Endpoint, example, operating_point, patients
+from tests.integration.endpoint_run import (
+    CANARY,
+    Endpoint,
+    Ranked,
+    dividing,
+    example,
+    operating_at,
+    operating_point,
+    patients,
+)
 from tests.integration.pipeline_run import ROOT, environment
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -57,17 +66,18 @@ def test_both_forms_of_a_patient_get_the_same_answer(endpoint: Endpoint) -> None
     assert answers[0]["rationale"] == answers[1]["rationale"]
 
 
-def test_auto_asks_the_teacher_where_the_student_is_below_the_threshold(endpoint: Endpoint) -> None:
+def test_auto_asks_the_teacher_where_the_student_is_below_the_threshold(endpoint: Endpoint, ranked: Ranked) -> None:
+    point = operating_point(threshold=dividing(ranked))
+    with operating_at(endpoint, point):
+        answers = [endpoint.ask(patient=patient, model="auto").json() for _, patient in ranked]
     answered = set()
-    for patient in patients():
-        student = endpoint.ask(patient=patient, model="student").json()
-        answer = endpoint.ask(patient=patient, model="auto").json()
-        confident = max(student["probabilities"].values()) >= THRESHOLD
+    for (confidence, _), answer in zip(ranked, answers, strict=True):
+        confident = confidence >= point.threshold
         assert answer["answered_by"] == ("student" if confident else "teacher"), answer["routing"]
         assert ("student confident" if confident else "student below threshold") in answer["routing"]
         assert (answer["degraded"], answer["calibrated"]) == (False, True)
         assert answer["diagnosis"] in answer["prediction_set"] and answer["coverage"] == 0.9
-        assert answer["operating_point"] == operating_point().version
+        assert answer["operating_point"] == point.version
         answered.add(answer["answered_by"])
     assert answered == {"student", "teacher"}, "these patients do not show both"
 
@@ -155,7 +165,7 @@ def test_a_batch_asks_the_teacher_that_the_endpoint_runs(endpoint: Endpoint, tmp
     command = [sys.executable, "jobs/generate_rationales.py", "--config", "configs/demo.yaml", f"run.path={tmp_path}"]
     command += ["cohort.patients=80", "cohort.phantoms=null", "imaging.slices=false", "evidence.fewest_controls=10"]
     command += ["rationales.asks={rationalize: [train], diagnose: [test], direct: [test]}"]
-    command += ["teacher.model=teacher", "teacher.deployment.name=engine-teacher"]
+    command += ["teacher.model=teacher", "teacher.deployment.name=engine-teacher", "teacher.deployment.at_a_time=8"]
     shell = {**environment(), "RAY_TMPDIR": str(endpoint.ray), "RAY_ADDRESS": "auto"}
     done = subprocess.run(command, cwd=ROOT, env=shell, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]

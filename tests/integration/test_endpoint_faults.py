@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
+from collections import Counter
 from typing import Any
 
 import httpx
@@ -14,6 +16,8 @@ from tests.integration.endpoint_load import Load, load, percentile, sampled
 from tests.integration.endpoint_run import (
     CANARY,
     CAPACITY,
+    QUEUE,
+    TEACHER_AT_A_TIME,
     TIMEOUT_S,
     Endpoint,
     canary_patient,
@@ -30,8 +34,10 @@ OVERLOAD_S = float(os.environ.get("OVERLOAD_S", "15"))
 """60 for a figure to publish."""
 SLOWEST_S = 10.0
 """Of an answer under overload: half of the time limit."""
-GROWTH_MIB = 64.0
-"""Of the HTTP side and both replicas of engines under overload: buffers of connections and Python's arenas, no more."""
+GROWTH_MIB = 16.0
+"""Of any process that holds requests, over the last two thirds of an overload: then it has what it needs."""
+MARGIN = 0.05
+"""Between the two most probable labels: the same prompt in another batch changes less."""
 RECOVERY_S = 180.0
 MODELS = ("student", "teacher", "auto")
 
@@ -40,11 +46,11 @@ def bodies() -> list[dict[str, Any]]:
     return [{"patient": patient, "model": model} for patient in patients() for model in MODELS]
 
 
-def memory(endpoint: Endpoint) -> float:
-    """MiB of the processes that hold requests."""
+def holders(endpoint: Endpoint) -> list[Any]:
+    """The processes that hold requests: HTTP side, both replicas of engines, the engines."""
     names = ("diagnosis", "engine-student", "engine-teacher")
     engines = [one for role in ("student", "teacher") for one in engine_processes(endpoint, role)]
-    return sum(mib(one) for one in (*(replica(endpoint, name) for name in names), *engines))
+    return [*(replica(endpoint, name) for name in names), *engines]
 
 
 def health(endpoint: Endpoint) -> dict[str, Any]:
@@ -58,25 +64,31 @@ def health(endpoint: Endpoint) -> dict[str, Any]:
 def test_four_times_the_capacity_gives_answers_or_refusals_in_time_and_takes_no_memory(
     endpoint: Endpoint, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with load(endpoint.url, endpoint.headers(), bodies(), CAPACITY) as warm:
+    """Both limits are met: that of the endpoint, and that of the queue before the teacher."""
+    fits = TEACHER_AT_A_TIME + QUEUE
+    with load(endpoint.url, endpoint.headers(), bodies(), fits) as warm:
         time.sleep(5)
     assert set(warm.statuses()) == {200}, warm.statuses()
-    before = memory(endpoint)
+    processes = holders(endpoint)
     with load(endpoint.url, endpoint.headers(), bodies(), 4 * CAPACITY) as over:
-        used = sampled(lambda: memory(endpoint), OVERLOAD_S)
+        used = sampled(lambda: [mib(one) for one in processes], OVERLOAD_S)
         healthy = health(endpoint)
+    growth = [later - settled for settled, later in zip(used[len(used) // 3], used[-1], strict=True)]
+    refused = Counter(json.loads(one.text)["detail"] for one in over.outcomes if one.status == 503)
     seconds = [outcome.seconds for outcome in over.good()]
     with capsys.disabled():
         print(
             f"\noverload: {4 * CAPACITY} clients for {OVERLOAD_S:g} s, {dict(over.statuses())}, answered p50 "
             f"{percentile(seconds, 0.5):.2f} s, p95 {percentile(seconds, 0.95):.2f} s, longest {max(seconds):.2f} s; "
-            f"at capacity p50 {percentile([one.seconds for one in warm.good()], 0.5):.2f} s; "
-            f"memory {before:.0f} MiB before, at most {max(used):.0f}, {used[-1]:.0f} at the end"
+            f"with {fits} clients p50 {percentile([one.seconds for one in warm.good()], 0.5):.2f} s; refused because "
+            f"{dict(refused)}; memory {sum(used[0]):.0f} MiB at the start, {sum(used[-1]):.0f} at the end, most growth "
+            f"of a process once settled {max(growth):.1f}"
         )
     assert set(over.statuses()) <= {200, 429, 503} and over.statuses()[503] > 0
     assert all(int(one.retry_after or 0) >= 1 for one in over.outcomes if one.status != 200)
     assert max(seconds) < SLOWEST_S
-    assert max(used) - before < GROWTH_MIB
+    assert max(growth) < GROWTH_MIB, growth
+    assert set(refused) == {"too many requests are in work", "teacher: too many requests are waiting"}
     assert healthy["status"] == "ok", "an endpoint that is busy is not broken"
     assert endpoint.ask(patient=patients()[0], model="teacher").status_code == 200
 
@@ -105,11 +117,7 @@ def test_a_killed_engine_gives_no_wrong_answer_and_comes_back(
     endpoint: Endpoint, role: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     eventually(lambda: health(endpoint).get("status") == "ok", RECOVERY_S, "both engines run")
-    known = {
-        (place, model): endpoint.ask(patient=patient, model=model).json()["diagnosis"]
-        for place, patient in enumerate(patients())
-        for model in ("student", "teacher")
-    }
+    known = known_labels(endpoint)
     told: list[str] = []
     asked = [*bodies(), *({**canary_patient(), "model": model} for model in MODELS)]
     with load(endpoint.url, endpoint.headers(), asked, 8) as running:
@@ -128,9 +136,9 @@ def test_a_killed_engine_gives_no_wrong_answer_and_comes_back(
         eventually(lambda: answered_since(running, role, time.monotonic() - 5), 60, f"the {role} answers again")
     with capsys.disabled():
         print(f"\n{role}'s engine killed: {report(running, killed_at, back_s)}")
-    assert set(running.statuses()) <= {200, 429, 502, 503}, running.statuses()
+    assert set(running.statuses()) <= {200, 429, 502, 503}, late(running, killed_at)
     wrong = [one for one in running.good() if one.place < len(bodies()) and not is_known(one, known)]
-    assert wrong == []
+    assert wrong == [] and len(known) >= 8
     assert all(CANARY not in one.text for one in running.outcomes if one.status != 200)
     degraded = [one for one in running.good() if one.answer["degraded"]]
     assert all(
@@ -145,10 +153,29 @@ def answered_since(running: Load, role: str, moment: float) -> bool:
     return any(one.model == role and one.started > moment for one in running.good())
 
 
+def known_labels(endpoint: Endpoint) -> dict[tuple[int, str], str]:
+    """Label of each patient and model, where it wins by MARGIN: a nearer one may change with the batch it is in."""
+    known = {}
+    for place, patient in enumerate(patients()):
+        for model in ("student", "teacher"):
+            answer = endpoint.ask(patient=patient, model=model).json()
+            second, first = sorted(answer["probabilities"].values())[-2:]
+            if first - second > MARGIN:
+                known[place, model] = answer["diagnosis"]
+    return known
+
+
 def is_known(outcome: Any, known: dict[tuple[int, str], str]) -> bool:
-    """Whether the same model said the same about the same patient before the fault."""
-    patient = outcome.place // len(MODELS)
-    return bool(outcome.answer["diagnosis"] == known[patient, outcome.answer["answered_by"]])
+    """Whether the same model said the same about the same patient before the fault, where that is certain."""
+    said, asked = outcome.answer["diagnosis"], (outcome.place // len(MODELS), outcome.answer["answered_by"])
+    return bool(said == known.get(asked, said))
+
+
+def late(running: Load, killed_at: float) -> str:
+    """Every status that no fault explains: when it was asked for after the kill, and how long it took, seconds."""
+    odd = [one for one in running.outcomes if one.status not in (200, 429, 502, 503)]
+    told = [f"{one.status} {one.model} at {one.started - killed_at:+.1f} for {one.seconds:.1f}" for one in odd]
+    return f"{dict(running.statuses())}; {told}"
 
 
 def report(running: Load, killed_at: float, back_s: float) -> str:
