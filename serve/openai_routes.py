@@ -146,6 +146,7 @@ def _invalid(errors: list[FieldError]) -> Refused:
 async def _whole(visit: Visit, body: ChatRequest) -> ChatCompletion:
     async with aclosing(_generate(visit, body)) as pieces:
         (whole,) = [piece async for piece in pieces]  # which ends once that is recorded
+    assert isinstance(whole, ChatCompletion)
     return whole
 
 

@@ -89,9 +89,9 @@ def _limit(memory: int, cpu_s: int) -> None:
 
 
 def _sent(job: dict[str, Any]) -> Sent:
-    files = {name: None if job[name] is None else Path(job[name]) for name in ("scan", "segmentation")}
+    scan, segmentation = (None if job[name] is None else Path(job[name]) for name in ("scan", "segmentation"))
     slices = tuple(Path(file) for file in job["slices"])
-    return Sent(**files, slices=slices, segmenter=job["segmenter"], field_strength_t=job["field_strength_t"])
+    return Sent(scan, segmentation, slices, job["segmenter"], job["field_strength_t"])
 
 
 def _answer(sent: Sent, patient: dict[str, Any], rules: UploadRules) -> dict[str, Any]:
