@@ -144,8 +144,8 @@ def _invalid(errors: list[FieldError]) -> Refused:
 
 async def _whole(visit: Visit, body: ChatRequest) -> ChatCompletion:
     async with aclosing(_generate(visit, body)) as pieces:
-        (whole,) = [piece async for piece in pieces]  # which ends once that is recorded
-    return whole
+        whole: list[ChatCompletion] = [piece async for piece in pieces]  # there is one; it ends once that is recorded
+    return whole[0]
 
 
 async def _generate(visit: Visit, body: ChatRequest) -> AsyncGenerator[Any]:
