@@ -14,7 +14,6 @@ from pydantic import BaseModel, Field, ValidationError
 
 from clinical_reasoner.llm.prompting import PROMPT_VERSION
 from clinical_reasoner.serving.chat import (
-    CHAT_NAMES,
     ChatCompletion,
     ChatError,
     ChatRequest,
@@ -133,7 +132,7 @@ def _validated(content: bytes) -> ChatRequest:
         return ChatRequest.model_validate_json(content)
     except ValidationError as error:
         errors = error.errors(include_url=False)
-        found = field_errors(errors, CHAT_NAMES)
+        found = field_errors(errors)
         if any(one["loc"] == ("model",) and one["type"] == "literal_error" for one in errors):
             raise refuse(404, "no such model; GET /v1/models lists them", errors=found) from None
         raise _invalid(list(found)) from None
@@ -145,9 +144,8 @@ def _invalid(errors: list[FieldError]) -> Refused:
 
 async def _whole(visit: Visit, body: ChatRequest) -> ChatCompletion:
     async with aclosing(_generate(visit, body)) as pieces:
-        (whole,) = [piece async for piece in pieces]  # which ends once that is recorded
-    assert isinstance(whole, ChatCompletion)
-    return whole
+        whole: list[ChatCompletion] = [piece async for piece in pieces]  # there is one; it ends once that is recorded
+    return whole[0]
 
 
 async def _generate(visit: Visit, body: ChatRequest) -> AsyncGenerator[Any]:
