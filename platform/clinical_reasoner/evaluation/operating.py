@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
-
 from scipy.stats import beta
 
 from clinical_reasoner.config.evaluation import OperatingConfig
