@@ -45,8 +45,9 @@ class RationalesConfig(StrictConfig):
     asks: dict[Ask, tuple[Split, ...]] = _ASKED
     """Splits that each ask is put about; an ask that is not named keeps its default. `rationalize` (train): the
     diagnosis is told and the rationale asked for, what students learn from; `diagnose` (validation, test): few-shot
-    reasoning, then the diagnosis; the endpoint's operating point is fitted on `validation`; `direct` (test): the diagnosis alone; `diagnose_zero_shot` (none): as `diagnose` without exemplars;
-    `diagnose_label_first` (none): few-shot, the diagnosis and then the findings that support it."""
+    reasoning, then the diagnosis; the endpoint's operating point is fitted on `validation`; `direct` (test): the
+    diagnosis alone; `diagnose_zero_shot` (none): as `diagnose` without exemplars; `diagnose_label_first` (none):
+    few-shot, the diagnosis and then the findings that support it."""
     samples: Samples | dict[Ask, Samples] = 1
     """Answers per ask and visit: a number for all, or one for each ask that is named and 1 for the others. More than 1
     needs `teacher.sampling.temperature` above 0; the answer is then the label that most samples name."""
