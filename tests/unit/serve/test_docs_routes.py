@@ -16,17 +16,17 @@ from tests.unit.serve.test_page import PANEL
 
 
 def test_documentation_is_drawn_without_another_host(tmp_path: Path) -> None:
-    with chromium() as browser, served(build_api(plain_desk(PANEL, {}, tmp_path))) as address:
-        with opened(browser, address) as page:
-            asked: list[str] = []
-            page.on("request", lambda request: asked.append(request.url))
-            page.goto(f"{address}docs")
-            expect(page.locator(".swagger-ui .title")).to_contain_text("clinical-reasoner")
-            expect(page.locator(".opblock-summary-path").first).to_be_visible()
-            page.locator(".opblock-summary-post").first.click()
-            expect(page.locator(".opblock-body").first).to_be_visible()
-            assert len(asked) >= 5
-            assert [url for url in asked if not url.startswith((address, "data:"))] == []
+    api = build_api(plain_desk(PANEL, {}, tmp_path))
+    with chromium() as browser, served(api) as address, opened(browser, address) as page:
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(f"{address}docs")
+        expect(page.locator(".swagger-ui .title")).to_contain_text("clinical-reasoner")
+        expect(page.locator(".opblock-summary-path").first).to_be_visible()
+        page.locator(".opblock-summary-post").first.click()
+        expect(page.locator(".opblock-body").first).to_be_visible()
+        assert len(asked) >= 5
+        assert [url for url in asked if not url.startswith((address, "data:"))] == []
 
 
 def test_documentation_has_strict_headers_and_names_no_other_host(tmp_path: Path) -> None:
