@@ -61,6 +61,11 @@ class Door:
         """FastAPI dependency that gives the Caller, or raises Refused with 401 or 429; documented where keys count."""
         return self._enter_open if self._keyring is None else self._enter_with_key
 
+    @property
+    def keyring(self) -> Keyring | None:
+        """The keys in use."""
+        return self._keyring
+
     def replace(self, keyring: Keyring) -> None:
         """New keys hold from the next request on; what keys have spent stays spent. Not for a door without keys."""
         if self._keyring is None:

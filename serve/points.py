@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from clinical_reasoner.errors import UserError
 from clinical_reasoner.llm.prompting import PROMPT_VERSION
 from clinical_reasoner.operating_point import OPERATING_POINT_FILE, OperatingPoint, read_operating_point
 from clinical_reasoner.runs import RunFolder
 from clinical_reasoner.serving.panel import Panel, Role
+from clinical_reasoner.storage import read_file
 
 
 @dataclass(frozen=True)
 class PointFile:
     run_path: str
     own_path: str | None
-    """`serving.operating_point`; None: that of the run."""
+    """`serving.operating_point`, local or `s3://`; None: that of the run."""
     panel: Panel
     """Of what is served."""
 
@@ -24,17 +24,26 @@ class PointFile:
         """None where the run has none. Raises UserError for a file that was asked for and is not there, that cannot be
         read, or that was made for other models, prompts or labels than those that are served."""
         if self.own_path is not None:
-            if not Path(self.own_path).is_file():
-                raise UserError(f"serving.operating_point: no file at {self.own_path!r} (looked in {Path.cwd()})")
-            place, content = self.own_path, Path(self.own_path).read_bytes()
+            place, content = self.own_path, self._own(self.own_path)
         else:
             run = RunFolder(self.run_path)
-            if not run.exists(OPERATING_POINT_FILE):
-                return None
-            place, content = run.child(OPERATING_POINT_FILE), run.read_bytes(OPERATING_POINT_FILE)
+            place = run.child(OPERATING_POINT_FILE)
+            try:
+                if not run.exists(OPERATING_POINT_FILE):
+                    return None
+                content = run.read_bytes(OPERATING_POINT_FILE)
+            except OSError as error:
+                raise UserError(f"{place}: cannot be read: {type(error).__name__}") from error
         point = read_operating_point(content, place)
         self._check(point, place)
         return point
+
+    @staticmethod
+    def _own(path: str) -> bytes:
+        try:
+            return read_file(path)
+        except UserError as error:
+            raise UserError(f"serving.operating_point: {error}") from error
 
     def _check(self, point: OperatingPoint, place: str) -> None:
         task = self.panel.task
