@@ -18,8 +18,8 @@ from clinical_reasoner.storage import RunError, read_file
 
 _TOKENIZER = "tokenizer.json"
 _SETTINGS = "tokenizer_config.json"
-_USUAL = r"<\|[^\s<>|]{1,64}\|>"
-"""The form that most families share, whether or not this tokenizer knows the token."""
+_USUAL_START, _USUAL_REST = "<", r"\|[^\s<>|]{1,64}\|>"
+"""The form that most families share, `<|...|>`, whether or not this tokenizer knows the token."""
 _MARKS = frozenset("<>[]|")
 """Of these at least one is in a token that was added for control, though it is not called special: `<think>`."""
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -35,9 +35,11 @@ def neutralize(text: str, tokens: tuple[str, ...]) -> str:
     folded = unicodedata.normalize("NFKC", text)
     if pattern.search(folded):
         text = folded
+    elif folded == text:
+        return text
     # Where one was broken, the characters around it may be another.
     for _ in range(len(tokens) + 2):
-        broken = pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+        broken = pattern.sub(r"\g<0> ", text)
         if broken == text:
             break
         text = broken
@@ -62,8 +64,27 @@ def control_tokens(model: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=8)
 def _pattern(tokens: tuple[str, ...]) -> re.Pattern[str]:
-    longest_first = sorted((token for token in tokens if _breakable(token)), key=lambda token: (-len(token), token))
-    return re.compile("|".join((*map(re.escape, longest_first), _USUAL)))
+    """Matches the first character of a token. What follows is looked up as in a tree, one character at a time, so that
+    a text takes as long for hundreds of tokens as for one."""
+    rests: dict[str, list[str]] = {_USUAL_START: []}
+    for token in filter(_breakable, tokens):
+        rests.setdefault(token[0], []).append(token[1:])
+    firsts = []
+    for first, rest in sorted(rests.items()):
+        others = [_tree(rest)] if rest else []
+        usual = [_USUAL_REST] if first == _USUAL_START else []
+        firsts.append(f"{re.escape(first)}(?={'|'.join((*others, *usual))})")
+    return re.compile("|".join(firsts))
+
+
+def _tree(texts: Iterable[str]) -> str:
+    """A pattern for a text that begins with one of these, none of which is empty."""
+    branches: dict[str, list[str]] = {}
+    for text in texts:
+        branches.setdefault(text[0], []).append(text[1:])
+    # Where one ends, longer ones make no difference.
+    parts = [re.escape(first) + ("" if "" in rest else _tree(rest)) for first, rest in sorted(branches.items())]
+    return parts[0] if len(parts) == 1 else f"(?:{'|'.join(parts)})"
 
 
 def _breakable(token: str) -> bool:
