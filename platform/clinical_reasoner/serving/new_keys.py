@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
@@ -69,9 +70,24 @@ def _change(path: str, change: Callable[[tuple[Key, ...]], tuple[Key, ...]], *, 
     with _removed_on_failure(draft):
         old = () if may_be_new and not file.exists() else parse_keys(read_file(str(file)), path).keys
         draft.write_text(_text(KeyFile(keys=change(old)), file), encoding="utf-8")
+        if file.exists():
+            _make_alike(draft, file)
         with draft.open("rb") as written:
             os.fsync(written.fileno())
         draft.replace(file)
+
+
+def _make_alike(draft: Path, file: Path) -> None:
+    """Owner, group and mode of the file that is replaced: whoever reads it must go on doing so, and nobody else."""
+    old = file.stat()
+    try:
+        os.chown(draft, old.st_uid, old.st_gid)
+        draft.chmod(stat.S_IMODE(old.st_mode))
+    except OSError as error:
+        raise KeyFileError(
+            f"{file}: not changed, as its owner and group ({old.st_uid}:{old.st_gid}) cannot be kept "
+            f"({type(error).__name__}); run this as its owner"
+        ) from error
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -127,6 +128,34 @@ def test_link_to_a_file_stays_a_link(tmp_path: Path) -> None:
     add_key(str(link), "one")
     assert link.is_symlink()
     assert len(read_keyring(str(tmp_path / "real.yaml")).keys) == 1
+
+
+def test_the_new_file_has_the_mode_and_owner_of_the_old_one(tmp_path: Path) -> None:
+    file = tmp_path / "keys.yaml"
+    add_key(str(file), "one")
+    file.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(file, 4711, 4712)
+    before = file.stat()
+    revoke_key(str(file), "one")
+    after = file.stat()
+    assert stat.S_IMODE(after.st_mode) == 0o640
+    assert (after.st_uid, after.st_gid) == (before.st_uid, before.st_gid)
+
+
+def test_a_file_whose_owner_cannot_be_kept_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "keys.yaml"
+    add_key(str(file), "one")
+    before = file.read_bytes()
+
+    def not_allowed(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "chown", not_allowed)
+    with pytest.raises(UserError, match=r"its owner and group \(\d+:\d+\) cannot be kept \(PermissionError\)"):
+        revoke_key(str(file), "one")
+    assert file.read_bytes() == before
+    assert [one.name for one in tmp_path.iterdir()] == ["keys.yaml"]
 
 
 def test_submitted_job_needs_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
