@@ -38,7 +38,8 @@ async def events(visit: Visit, body: DiagnoseRequest, upload: Upload | None = No
     """What happens on the way to the answer; `Answered` comes last, and only once it is recorded. Raises Refused. Every
     end is recorded, that of a request whose client went away too."""
     desk, panel = visit.desk, visit.desk.panel
-    said: dict[str, Any] = {"model_asked": body.model, "input_hmac": desk.input_hmac(body)}
+    files = upload.digests if upload else ()
+    said: dict[str, Any] = {"model_asked": body.model, "input_hmac": desk.input_hmac(body, files)}
     async with recorded(visit, said):
         desk.door.require_model(visit.caller, body.model)
         async with place(desk, waits=visit.form == "batch"):

@@ -159,5 +159,6 @@ def _parts(form: Form) -> Parts:
             slices=tuple(form.files["slices"]),
             segmenter=name,
             field_strength_t=strength,
+            digests=form.digests(),
         ),
     )

@@ -58,6 +58,6 @@ class Desk:
         """Bodies for the documentation and the page, by name."""
         return example_requests(self.body_model, self.example, self.panel.task)
 
-    def input_hmac(self, body: BaseModel, files: Iterable[bytes] = ()) -> str:
-        """Of the audit record."""
+    def input_hmac(self, body: BaseModel, files: Iterable[str] = ()) -> str:
+        """Of the audit record. `files`: digests of what was sent beside the body."""
         return input_hmac(body, self.audit_key, files)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
@@ -36,6 +37,8 @@ class Form:
         self._header, self._value, self._name = bytearray(), bytearray(), ""
         self._disposition: bytes | None = None
         self._file: BinaryIO | None = None
+        self._hash = sha256()
+        self._hashes: dict[str, list[str]] = {name: [] for name in FILES}
         self._size = 0
         self._parser = MultipartParser(
             boundary,
@@ -61,6 +64,13 @@ class Form:
         if self._file is not None:
             self._file.close()
             self._file = None
+            self._hashes[self._name].append(self._hash.hexdigest())
+
+    def digests(self) -> tuple[str, ...]:
+        """Name and SHA-256 of each part but `request`; the files in the order of FILES."""
+        files = [f"{name} {found}" for name in FILES for found in self._hashes[name]]
+        texts = [f"{name} {sha256(self.texts[name]).hexdigest()}" for name in TEXTS[1:] if name in self.texts]
+        return (*files, *texts)
 
     def _part_begin(self) -> None:
         self._disposition, self._size = None, 0
@@ -79,7 +89,7 @@ class Form:
 
     def _headers_finished(self) -> None:
         """The name decides where the part goes; a file's name, in the same header, is not looked at."""
-        name = parse_options_header(self._disposition)[1].get(b"name", b"").decode("ascii", "replace")
+        name = self._name = parse_options_header(self._disposition)[1].get(b"name", b"").decode("ascii", "replace")
         if name in FILES:
             self._begin_file(name)
         elif name in TEXTS:
@@ -88,7 +98,6 @@ class Form:
             self.texts[name] = bytearray()
         else:
             raise UploadError(WHOLE_BODY, f"a part has an unknown name; parts are {', '.join((*TEXTS, *FILES))}")
-        self._name = name
 
     def _begin_file(self, name: str) -> None:
         files = self.files[name]
@@ -97,7 +106,7 @@ class Form:
         if name != "slices" and files:
             raise UploadError(name, "is there twice")
         files.append(self._folder / f"{name}-{len(files)}")
-        self._file = files[-1].open("xb")
+        self._file, self._hash = files[-1].open("xb"), sha256()
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
         self._size += end - start
@@ -106,6 +115,7 @@ class Form:
             raise UploadError(self._name, f"larger than {most} bytes", TOO_LARGE)
         if self._file is not None:
             self._file.write(data[start:end])
+            self._hash.update(data[start:end])
         else:
             self.texts[self._name] += data[start:end]
 

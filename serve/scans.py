@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 from clinical_reasoner.serving.schema import WHOLE_BODY
@@ -77,7 +77,8 @@ class ScanRoom:
         self._inside += 1
         try:
             async with self._places:
-                return await self._read(job_line(sent, dict(patient_fields), self._rules))
+                upload = await self._read(job_line(sent, dict(patient_fields), self._rules))
+                return replace(upload, digests=sent.digests)
         finally:
             self._inside -= 1
 

@@ -76,8 +76,9 @@ class AuditConfig(StrictConfig):
     format: Literal["parquet", "jsonl"] = "parquet"
     roll_rows: int = Field(default=5000, ge=1)
     """Records in one file at most."""
-    roll_s: float = Field(default=60, gt=0)
-    """Longest time that a file stays open, seconds."""
+    roll_s: float = Field(default=600, gt=0)
+    """Longest time until the records of the journal become a file, seconds. They are safe before that, and shorter
+    times make many small files."""
 
 
 class ServingConfig(StrictConfig):

@@ -12,7 +12,6 @@ import hashlib
 import hmac
 import json
 import os
-import re
 import secrets
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -62,7 +61,8 @@ class AuditRow(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     request_id: str = Field(pattern=_REQUEST_ID)
-    """As in the answer and in the header `x-request-id`; `usable_request_id` makes one that fits."""
+    """As in the answer and in the header `x-request-id`. A client may give its own, a UUID, so that only `request_id`,
+    `key_id` and `time` together tell requests apart."""
     item: int | None = Field(default=None, ge=0)
     """Place in a batch, from 0; None outside of batches."""
     key_id: str | None = Field(default=None, max_length=LONGEST)
@@ -72,7 +72,8 @@ class AuditRow(BaseModel):
     form: Form
     """How it was asked."""
     input_hmac: str | None = Field(default=None, pattern=_HASH)
-    """Keyed hash of the validated request, 64 hexadecimal digits; see `input_hmac`. None: no valid request."""
+    """Keyed hash of the validated request and of the files sent with it, 64 hexadecimal digits; see `input_hmac`. None:
+    no valid request."""
     model_asked: Literal["auto", "student", "teacher"] | None = None
     """Whom the client asked."""
     answered_by: Literal["student", "teacher"] | None = None
@@ -120,18 +121,13 @@ def audit_time(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def usable_request_id(given: str | None) -> str:
-    """The client's own id where it can be recorded, else a new one (UUID 4)."""
-    return given if given is not None and re.fullmatch(_REQUEST_ID, given) else str(uuid4())
-
-
-def input_hmac(request: BaseModel | Mapping[str, Any], key: bytes, files: Iterable[bytes] = ()) -> str:
+def input_hmac(request: BaseModel | Mapping[str, Any], key: bytes, files: Iterable[str] = ()) -> str:
     """64 hexadecimal digits: HMAC-SHA-256 of the request as canonical JSON (sorted keys, no blanks, defaults written
-    out) and of the files sent with it, in their order."""
+    out) and of `files`, the digests of what was sent with it, in their order."""
     content = to_jsonable_python(request)
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
     digest = hmac.new(key, digestmod=hashlib.sha256)
-    for part in (text, *files):
+    for part in (text, *(file.encode() for file in files)):
         digest.update(len(part).to_bytes(8, "big"))
         digest.update(part)
     return digest.hexdigest()

@@ -3,7 +3,8 @@
 Ray calls `middlewares` in each process that listens for HTTP, also behind HAProxy, where the environment variable
 RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH names it. It sees a request before Ray does:
 
-- `x-request-id` is kept where it is a UUID, else replaced by a UUID 4: a client's own may hold a patient's name.
+- `x-request-id` is kept where it is a UUID, else replaced by a UUID 4: a client's own may hold a patient's name. It is
+  for following a request through logs and records, and two clients may give the same one.
 - Headers with which a client steers or labels what Ray does are dropped.
 - A method that HTTP does not know is refused, as it stands in the access log.
 - Ray's own failures, which are plain text and may repeat the path, become problem details (RFC 9457).

@@ -56,6 +56,8 @@ class Sent:
     """Software and version that made the label map, as the norms call it."""
     field_strength_t: float | None = None
     """Of the scanner, tesla."""
+    digests: tuple[str, ...] = ()
+    """Name and SHA-256 of each of these as it was sent, for the audit record."""
 
     @property
     def has_files(self) -> bool:
@@ -74,6 +76,8 @@ class Upload:
     """Finding -> grade of the task, out of the label map."""
     warnings: tuple[str, ...] = ()
     """In words; no value of the patient, no name of a file."""
+    digests: tuple[str, ...] = ()
+    """Of what was sent; see `Sent`."""
 
 
 def read_upload(sent: Sent, patient_fields: Mapping[str, Any], rules: UploadRules) -> Upload:
@@ -114,11 +118,6 @@ def read_upload(sent: Sent, patient_fields: Mapping[str, Any], rules: UploadRule
         picture = sent_picture
         warnings += [NO_PICTURE] * (picture is None)
     return Upload(picture, (*slices, *shown), grades, tuple(warnings))
-
-
-def with_grades(stated: Mapping[str, str | None], grades: Mapping[str, str]) -> dict[str, str]:
-    """Findings of a structured patient and those of the label map; what the client states wins."""
-    return {**grades, **{name: grade for name, grade in stated.items() if grade is not None}}
 
 
 def _look_at(scan: Volume, label_map: LabelMap | None) -> tuple[bytes, list[tuple[str, bytes]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -41,6 +42,7 @@ async def parts(request: Request) -> JSONResponse:
                     "files": {file.name: len(file.read_bytes()) for file in files},
                     "segmenter": sent.segmenter,
                     "tesla": sent.field_strength_t,
+                    "digests": sent.digests,
                     "folder": str(files[0].parent) if files else None,
                 }
             )
@@ -97,12 +99,26 @@ def test_a_form_is_read_by_the_names_of_its_parts() -> None:
     answer = post("/parts", data=data, files=[*files, ("slices", ("2", b"22"))])
     read = answer.json()
     assert answer.status_code == 200 and not Path(read.pop("folder")).exists()
+    assert len(read.pop("digests")) == 6
     assert read == {
         "json": '{"model": "auto"}',
         "files": {"scan-0": 500_000, "segmentation-0": 7, "slices-0": 1, "slices-1": 2},
         "segmenter": "freesurfer-7.4",
         "tesla": 2.89,
     }
+
+
+def test_digests_tell_every_file_and_what_is_said_about_it_apart() -> None:
+    def digests(scan: bytes = b"1", part: str = "scan", **data: str) -> tuple[str, ...]:
+        files = [(part, ("x", scan)), ("slices", ("x", b"2")), ("slices", ("x", b"3"))]
+        answer = post("/parts", files=files, data={"request": "{}", **data}).json()
+        return tuple(answer["digests"])
+
+    assert digests()[0] == f"scan {hashlib.sha256(b'1').hexdigest()}"
+    assert len(digests()) == 3
+    others = [digests(b"9"), digests(part="segmentation"), digests(segmenter="a-1"), digests(field_strength_t="3")]
+    assert len({digests(), *others}) == 5
+    assert digests() == digests()
 
 
 def test_texts_may_come_as_files_and_files_without_a_name() -> None:

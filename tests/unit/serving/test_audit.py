@@ -23,7 +23,6 @@ from clinical_reasoner.serving.audit import (
     audit_time,
     input_hmac,
     load_audit_key,
-    usable_request_id,
 )
 from clinical_reasoner.serving.schema import DiagnoseRequest
 from tests.audit_rows import audit_row
@@ -104,22 +103,14 @@ def test_time_is_utc_to_the_millisecond() -> None:
     assert audit_time(moment) == "2026-01-31T22:30:05.007Z"
 
 
-def test_request_id_of_the_client_is_kept_only_where_it_can_be_recorded() -> None:
-    assert usable_request_id("hospital-7.2:abc_D") == "hospital-7.2:abc_D"
-    for given in (None, "", "Anna Muster", "x" * 129, "a\nb", "ü", "-a", "a\n"):
-        made = usable_request_id(given)
-        assert made != given
-        assert audit_row(made).request_id == made
-
-
 def test_hash_is_of_the_content_under_the_key() -> None:
     one = DiagnoseRequest(description="Age: 74", model="student")
     assert input_hmac(one, KEY) == input_hmac({"model": "student", "description": "Age: 74", "patient": None}, KEY)
     others = [
         input_hmac(one.model_copy(update={"description": "Age: 75"}), KEY),
         input_hmac(one, b"o" * 32),
-        input_hmac(one, KEY, [b"scan"]),
-        input_hmac(one, KEY, [b"sc", b"an"]),
+        input_hmac(one, KEY, ["scan"]),
+        input_hmac(one, KEY, ["sc", "an"]),
     ]
     assert len({input_hmac(one, KEY), *others}) == 5
 

@@ -59,6 +59,13 @@ def test_finds_by_request_key_and_time_in_order(mixed: Path) -> None:
     assert [row.item for row in batch] == [0, 1]
 
 
+def test_all_records_of_an_id_are_found_and_told_apart_by_their_keys(tmp_path: Path) -> None:
+    given = "0f8fad5b-d9cb-469f-a165-70867728950e"
+    write(tmp_path, audit_row(given, key_id="one"), audit_row(given, key_id="two"))
+    found = list(find_records(CONFIG, str(tmp_path), make_query(given.upper(), None, None, None)))
+    assert [as_lines(row).splitlines()[0].rpartition(", ")[2] for row in found] == ["key one", "key two"]
+
+
 def test_record_comes_back_as_it_was_written(mixed: Path) -> None:
     for request_id in ("a", "no-key", "open"):
         (row,) = find_records(CONFIG, str(mixed), AuditQuery(request_id=request_id))

@@ -25,7 +25,7 @@ from clinical_reasoner.imaging.slices import POSITIONS, slice_images
 from clinical_reasoner.imaging.views import PICTURE_PIXELS, views_picture
 from clinical_reasoner.serving.scan_grades import NO_NORMS, NO_SEGMENTER, NO_SIZE
 from clinical_reasoner.serving.upload_errors import UploadError
-from clinical_reasoner.serving.uploads import NO_PICTURE, Sent, Upload, UploadRules, read_upload, with_grades
+from clinical_reasoner.serving.uploads import NO_PICTURE, Sent, Upload, UploadRules, read_upload
 from clinical_reasoner.task import DiagnosisTask
 from tests.unit.conftest import ROOT
 from tests.unit.serving.upload_files import kept, nib, nifti, png
@@ -232,16 +232,6 @@ def test_a_picture_that_is_none_is_named_by_its_place(tmp_path: Path, task: Diag
     with pytest.raises(UploadError) as many:
         read_upload(Sent(slices=files), {}, rules(task, max_pictures=1))
     assert (many.value.field, many.value.status) == ("slices", 413)
-
-
-def test_what_the_client_states_wins() -> None:
-    measured = {"hippocampal_atrophy": "Severe", "precuneus_atrophy": "No"}
-    stated = {"hippocampal_atrophy": "Mild", "precuneus_atrophy": None, "vascular_disease": "No"}
-    assert with_grades(stated, measured) == {
-        "hippocampal_atrophy": "Mild",
-        "precuneus_atrophy": "No",
-        "vascular_disease": "No",
-    }
 
 
 def test_nothing_sent_is_nothing_read(task: DiagnosisTask) -> None:
