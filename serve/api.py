@@ -19,7 +19,7 @@ from clinical_reasoner.serving.schema import (
     WHOLE_BODY,
     FieldError,
     Problem,
-    field_errors,
+    parameter_errors,
     problem,
 )
 from serve.batch_routes import add_batch_routes
@@ -87,7 +87,7 @@ def build_api(desk: Desk) -> FastAPI:
 
 async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return _unusable(field_errors(error.errors()))
+    return _unusable(parameter_errors(error.errors()))
 
 
 async def _refused(request: Request, error: Exception) -> Response:

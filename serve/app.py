@@ -3,7 +3,9 @@
     serve run serve.app:build config=configs/demo.yaml [overrides="dotted.key=value ..."]
 
 `jobs/serve_endpoint.py` does the same and honours `serving.host`, `serving.port` and `serving.tls`; `serve run` and a
-RayService take these from their own options (`http_options`).
+RayService take these from their own options (`http_options`). On a cluster that runs already, and for a RayService, the
+variables of configs/runtime-env.yaml must be in the environment of the Ray nodes themselves: Ray's proxy and log
+settings come from there, and a job's or a deployment's variables do not reach the proxy.
 """
 
 from __future__ import annotations

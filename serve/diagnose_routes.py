@@ -10,7 +10,7 @@ from fastapi import Depends, FastAPI, Query, Request
 from pydantic import ValidationError
 
 from clinical_reasoner.serving.events import Answered, Event, ProbabilitiesEvent, TextEvent, TierEvent
-from clinical_reasoner.serving.schema import DiagnoseRequest, DiagnoseResponse, field_errors
+from clinical_reasoner.serving.schema import DiagnoseRequest, DiagnoseResponse, field_errors, names_in
 from clinical_reasoner.serving.uploads import Upload, UploadError
 from serve.access import Caller
 from serve.answering import answer, events
@@ -82,7 +82,8 @@ def validated(content: bytes, desk: Desk) -> DiagnoseRequest:
     try:
         return desk.body_model.model_validate_json(content)
     except ValidationError as error:
-        raise refuse(422, INVALID, errors=field_errors(error.errors(include_url=False))) from None
+        found = error.errors(include_url=False, include_input=False)
+        raise refuse(422, INVALID, errors=field_errors(found, names_in(desk.body_model))) from None
 
 
 async def _read_files(parts: Parts, body: DiagnoseRequest, desk: Desk) -> Upload | None:

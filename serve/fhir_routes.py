@@ -22,7 +22,7 @@ from clinical_reasoner.serving.fhir_outcome import outcome
 from clinical_reasoner.serving.fhir_reading import BundleReading, read_bundle
 from clinical_reasoner.serving.fhir_resources import MOST_ENTRIES, TYPES
 from clinical_reasoner.serving.fhir_writing import write_report
-from clinical_reasoner.serving.schema import DiagnoseRequest, ModelChoice, Problem, field_errors, problem
+from clinical_reasoner.serving.schema import DiagnoseRequest, ModelChoice, Problem, parameter_errors, problem
 from clinical_reasoner.serving.uploads import UploadError
 from serve.access import Caller
 from serve.answering import answer
@@ -55,7 +55,7 @@ class _FhirRoute(APIRoute):
             except Refused as refusal:
                 return _refusal(refusal.problem, refusal.headers)
             except RequestValidationError as error:
-                return _refusal(problem(422, "the request cannot be used", field_errors(error.errors())))
+                return _refusal(problem(422, "the request cannot be used", parameter_errors(error.errors())))
             except Exception as error:
                 LOG.error("request %s failed: %s", request_id_of(request), type(error).__name__)
                 return _refusal(problem(500, "the request failed; the log has the kind of error"))
@@ -78,7 +78,8 @@ def add_fhir_routes(api: FastAPI, desk: Desk, codes: FhirCodes) -> None:
         reading, body = await _read(request, visit, codes, model)
         response = await answer(visit, body)
         now = datetime.now(UTC)
-        return FhirResponse(await asyncio.to_thread(write_report, response, reading, codes, desk.panel.task, now))
+        written = (response, reading, codes, desk.panel.task, now, caller.key_id)
+        return FhirResponse(await asyncio.to_thread(write_report, *written))
 
     @router.get("/fhir/metadata", responses={200: _content("CapabilityStatement", "What is offered.")})
     async def fhir_metadata() -> Response:

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import Depends, FastAPI, Request
 from pydantic import BaseModel, Field, ValidationError
 
-from clinical_reasoner.serving.schema import FieldError, field_errors, problem
+from clinical_reasoner.serving.schema import FieldError, field_errors, names_in, problem
 from clinical_reasoner.serving.uploads import UploadError
 from serve.bodies import read_parts
 from serve.desk import Desk
@@ -60,6 +60,7 @@ def _patient_fields(desk: Desk, request_json: bytes) -> dict[str, Any]:
     try:
         body = desk.body_model.model_validate_json(request_json)
     except ValidationError as error:
-        errors = [FieldError(field=f"request.{one.field}", message=one.message) for one in field_errors(error.errors())]
+        found = field_errors(error.errors(include_url=False), names_in(desk.body_model))
+        errors = [FieldError(field=f"request.{one.field}", message=one.message) for one in found]
         raise Refused(problem(422, "the request cannot be used; `errors` names each field", errors)) from None
     return {} if body.patient is None else body.patient.model_dump(exclude={"findings"}, exclude_none=True)

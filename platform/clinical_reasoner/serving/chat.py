@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 from clinical_reasoner.config.serving import UploadsConfig
 from clinical_reasoner.llm.control_tokens import neutralize
 from clinical_reasoner.serving.chat_schemas import check_schema
+from clinical_reasoner.serving.schema import names_in
 
 MAX_MESSAGES = 256
 MAX_PARTS = 64
@@ -194,6 +195,40 @@ class ChatCompletion(_Sent):
     usage: Usage
 
 
+_NOT_OFFERED = frozenset(
+    [
+        "audio",
+        "best_of",
+        "chat_template",
+        "chat_template_kwargs",
+        "function_call",
+        "functions",
+        "guided_json",
+        "ignore_eos",
+        "logit_bias",
+        "min_p",
+        "min_tokens",
+        "modalities",
+        "parallel_tool_calls",
+        "prediction",
+        "prompt_logprobs",
+        "reasoning_effort",
+        "repetition_penalty",
+        "structured_outputs",
+        "tool_call_id",
+        "tool_calls",
+        "tool_choice",
+        "tools",
+        "top_k",
+        "verbosity",
+        "web_search_options",
+    ]
+)
+"""Fields of OpenAI and vLLM that a client may well send: it is told which of them to leave out."""
+CHAT_NAMES = names_in(ChatRequest) | _NOT_OFFERED | {"text", "parts", "one", "several"}
+"""What may stand in the place of an error: fields, and the kinds of content and of `stop`."""
+
+
 def engine_request(body: ChatRequest, control_tokens: tuple[str, ...]) -> dict[str, Any]:
     """What an engine is asked. Control tokens in the messages are made plain text; fields without effect stay here."""
     messages = [
@@ -218,16 +253,21 @@ def engine_request(body: ChatRequest, control_tokens: tuple[str, ...]) -> dict[s
 
 
 def check_pictures(body: ChatRequest, sees: bool, limits: UploadsConfig) -> None:
-    """Raises ChatError for pictures that the model cannot see, that are no PNG in the request itself, or too large."""
+    """Raises ChatError for pictures that the model cannot see, that are no PNG in the request itself, or that are
+    together too large."""
     found = list(_pictures(body))
     if found and not sees:
         raise ChatError(found[0][0], f"the {body.model} sees no pictures; send text")
     if len(found) > limits.max_pictures:
         raise ChatError(found[limits.max_pictures][0], f"at most {limits.max_pictures} pictures")
+    total = 0
     for place, url in found:
         width, height = _size(place, url)
-        if not 0 < width * height <= limits.max_pixels:
-            raise ChatError(place, f"width times height should be at most {limits.max_pixels}")
+        total += width * height
+        if width * height == 0 or total > limits.max_pixels:
+            raise ChatError(
+                place, f"width times height should be at most {limits.max_pixels}, of all pictures together"
+            )
 
 
 def sent_chunk(raw: dict[str, Any], model: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from clinical_reasoner.serving.fhir_dates import When, age_at, latest, read_when
 from clinical_reasoner.serving.fhir_json import BundleError
 from clinical_reasoner.serving.fhir_resources import Resource, Resources, resources_of
 from clinical_reasoner.serving.fhir_values import Item, Kind, UnusableError, codes_of, inner, objects, value_of
-from clinical_reasoner.serving.schema import DiagnoseRequest, FieldError, ModelChoice, field_errors
+from clinical_reasoner.serving.schema import DiagnoseRequest, FieldError, ModelChoice, field_errors, names_in
 from clinical_reasoner.task import DiagnosisTask
 
 ICV = "icv"
@@ -59,7 +59,7 @@ class BundleReading:
         try:
             return model.model_validate({**self.body, "model": choice})
         except ValidationError as error:
-            errors = field_errors(error.errors(include_url=False, include_input=False))
+            errors = field_errors(error.errors(include_url=False, include_input=False), names_in(model))
             raise BundleError(422, located(errors, self.places)) from error
 
 
@@ -208,7 +208,7 @@ class _Gathered:
                 **identity, split="test", **self.fields, measures=tuple(self.measures), segmenter=segmenter
             )
         except ValidationError as error:
-            errors = field_errors(error.errors(include_url=False, include_input=False))
+            errors = field_errors(error.errors(include_url=False, include_input=False), names_in(PatientRow))
             raise BundleError(422, located(errors, self.places)) from error
 
     def _when(self, observation: Resource) -> When | None:

@@ -1,6 +1,7 @@
 """The answer as FHIR: a Bundle of DiagnosticReport, its Observations, Device and Provenance.
 
-Ids follow from the request id, and that of the Device from the versions, so that the same answer has the same ids.
+Ids follow from the request id, the API key and the time, as a client chooses the first of them and two may choose the
+same; that of the Device follows from the versions.
 The report is `preliminary`: nobody has signed it. Where the answer says to refer to a clinician, it has no
 conclusionCode: a system that reads codes alone would take it for a diagnosis.
 """
@@ -41,9 +42,11 @@ class _Answer:
     task: DiagnosisTask
     now: str
     """FHIR instant."""
+    origin: str
+    """What no other answer has."""
 
     def id_of(self, name: str) -> UUID:
-        return uuid5(_NAMESPACE, f"{self.response.request_id}\n{name}")
+        return uuid5(_NAMESPACE, f"{self.origin}\n{name}")
 
     def device_id(self) -> UUID:
         said = self.response
@@ -51,13 +54,20 @@ class _Answer:
 
 
 def write_report(
-    response: DiagnoseResponse, reading: BundleReading, codes: FhirCodes, task: DiagnosisTask, now: datetime
+    response: DiagnoseResponse,
+    reading: BundleReading,
+    codes: FhirCodes,
+    task: DiagnosisTask,
+    now: datetime,
+    key_id: str,
 ) -> Json:
-    """A Bundle of type collection; `now` must have a time zone. Raises pydantic's ValidationError where fhir.resources
-    finds it invalid, which would be an error of this module."""
+    """A Bundle of type collection; `now` must have a time zone, `key_id` names who asked. Raises pydantic's
+    ValidationError where fhir.resources finds it invalid, which would be an error of this module."""
     from fhir.resources.R4B.bundle import Bundle  # slow, and not needed to start
 
-    answer = _Answer(response, reading, codes, task, f"{now.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}")
+    utc = now.astimezone(UTC)
+    origin = "\n".join([response.request_id, key_id, utc.isoformat()])
+    answer = _Answer(response, reading, codes, task, f"{utc:%Y-%m-%dT%H:%M:%SZ}", origin)
     observations = [one for one in (_probabilities(answer), _prediction_set(answer), _grades(answer)) if one]
     resources = [
         _report(answer, observations),

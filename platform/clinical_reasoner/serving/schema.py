@@ -6,9 +6,10 @@ grades of the vocabulary. A problem names fields and what is allowed there, and 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
 from http import HTTPStatus
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
@@ -27,7 +28,10 @@ RESEARCH_USE_ONLY = (
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 WHOLE_BODY = "(body)"
 """Field of an error that is in no single field."""
-_FIELD = re.compile(r"[A-Za-z_]\w{0,63}")
+UNKNOWN = "(unknown)"
+"""Part of a place that is no name of the request's own: whoever sent it made it up."""
+MOST_ERRORS = 50
+"""That are told of one request."""
 _NO_OBJECT = "should be a JSON object, sent with content-type: application/json"
 NOT_JSON = "not valid JSON"
 _MESSAGES = {
@@ -151,9 +155,25 @@ def problem(status: int, detail: str, errors: Iterable[FieldError] = ()) -> Prob
     return Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=tuple(errors))
 
 
-def field_errors(errors: Iterable[ErrorDetails]) -> tuple[FieldError, ...]:
-    """Place and message of each pydantic error, without the input."""
-    return tuple(FieldError(field=_place(one), message=_MESSAGES.get(one["type"], one["msg"])) for one in errors)
+def field_errors(errors: Collection[ErrorDetails], known: Collection[str]) -> tuple[FieldError, ...]:
+    """Place and message of the first MOST_ERRORS pydantic errors, without the input; one more says how many are left.
+
+    A place is made of list positions and of `known`, such as `names_in` gives them.
+    """
+    told = tuple(FieldError(field=_place(one, known), message=_message(one)) for one in islice(errors, MOST_ERRORS))
+    left = len(errors) - len(told)
+    return (*told, FieldError(field=WHOLE_BODY, message=f"{left} more errors")) if left else told
+
+
+def parameter_errors(errors: Collection[ErrorDetails]) -> tuple[FieldError, ...]:
+    """`field_errors` of FastAPI, which looks at declared parameters alone: their places hold no name of a client's."""
+    return field_errors(errors, {part for one in errors for part in one["loc"] if isinstance(part, str)})
+
+
+@lru_cache(maxsize=16)
+def names_in(model: type[BaseModel]) -> frozenset[str]:
+    """Of all fields of a request and of the parts in it, and of the keys and kinds that they may have."""
+    return frozenset(_names(model.model_json_schema()))
 
 
 def request_model(task: DiagnosisTask, max_description_chars: int) -> type[DiagnoseRequest]:
@@ -196,11 +216,25 @@ def _one_of(clauses: Mapping[str, str]) -> Callable[[Any], Any]:
     return check
 
 
-def _place(error: ErrorDetails) -> str:
+def _names(schema: Any) -> Iterator[str]:
+    if isinstance(schema, Mapping):
+        yield from schema.get("properties", ())
+        yield from schema.get("propertyNames", {}).get("enum", ())
+        yield from schema.get("discriminator", {}).get("mapping", ())
+    if isinstance(schema, Mapping | list):
+        for part in schema.values() if isinstance(schema, Mapping) else schema:
+            yield from _names(part)
+
+
+def _message(error: ErrorDetails) -> str:
+    if error["type"] == "union_tag_invalid":  # pydantic's own words repeat the tag that was sent
+        return f"should be one of {error['ctx']['expected_tags']}"
+    return _MESSAGES.get(error["type"], error["msg"])
+
+
+def _place(error: ErrorDetails, known: Collection[str]) -> str:
     if error["type"] == "json_invalid":  # its place is a number of characters
         return WHOLE_BODY
     parts = [part for part in error["loc"] if part not in ("body", "[key]")]
-    # A key is made by whoever sent it, so that only one which looks like a field is repeated; a number is a place in a
-    # list.
-    shown = [str(part) if isinstance(part, int) or _FIELD.fullmatch(part) else "(unknown)" for part in parts]
+    shown = [str(part) if isinstance(part, int) or part in known else UNKNOWN for part in parts]
     return ".".join(shown) or str(error.get("ctx", {}).get("field", WHOLE_BODY))

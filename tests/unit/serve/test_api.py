@@ -20,6 +20,7 @@ from serve.desk import Desk
 from tests.unit.conftest import student_of
 from tests.unit.serve.desks import client_of, plain_desk, records_in, send
 from tests.unit.serving.engines import RATIONALE, TASK, PlainEngine, Said, reply
+from tests.unit.serving.upload_files import png
 
 PANEL = Panel(
     TASK, student_role(student_of("label_only")), teacher_role("someone/teacher", NO_EXEMPLARS), threshold=0.8
@@ -208,6 +209,27 @@ def test_bodies_that_cannot_be_used(tmp_path: Path, content: bytes, field: str, 
     assert message in error["message"]
     (row,) = records_in(tmp_path)
     assert (row.outcome, row.status, row.reason) == ("refused", 422, "invalid")
+
+
+def test_the_hash_of_the_input_changes_with_the_picture(tmp_path: Path) -> None:
+    app = api(tmp_path)
+    pictures = [png(9, 7), png(9, 7), png(7, 9)]
+    for picture in pictures:
+        form = {"files": {"slices": ("x.png", picture)}, "data": {"request": json.dumps(BODY)}}
+        response = send(app, "POST", URL, **form)
+        assert response.status_code == 200, response.text
+    send(app, "POST", URL, json=BODY)
+    first, again, other, without = [row.input_hmac for row in records_in(tmp_path)]
+    assert first == again
+    assert len({first, other, without}) == 3
+
+
+def test_a_body_of_many_wrong_keys_has_a_short_answer(tmp_path: Path) -> None:
+    content = json.dumps({f"key_{number}": 1 for number in range(10_000)})
+    response = send(api(tmp_path), "POST", URL, content=content)
+    assert_problem(response, 422)
+    assert len(response.json()["errors"]) == 51
+    assert "key_" not in response.text
 
 
 def test_a_body_beyond_its_size_is_not_read(tmp_path: Path) -> None:

@@ -11,7 +11,15 @@ import pytest
 from pydantic import ValidationError
 
 from clinical_reasoner.config.serving import UploadsConfig
-from clinical_reasoner.serving.chat import ChatError, ChatRequest, check_pictures, engine_request, sent_chunk
+from clinical_reasoner.serving.chat import (
+    CHAT_NAMES,
+    ChatError,
+    ChatRequest,
+    check_pictures,
+    engine_request,
+    sent_chunk,
+)
+from clinical_reasoner.serving.schema import field_errors
 
 USER = {"role": "user", "content": "Hello"}
 
@@ -136,6 +144,26 @@ def test_what_is_not_offered_is_refused(fields: dict[str, Any]) -> None:
         request(**fields)
 
 
+@pytest.mark.parametrize(
+    ("fields", "place"),
+    [
+        ({"messages": [{"role": "Zebulon", "content": "x"}]}, "messages.0.role"),
+        ({"messages": [{**USER, "content": [{"type": "text", "text": 7}]}]}, "messages.0.content.parts.0.text.text"),
+        ({"messages": [{**USER, "content": [{"type": "Zebulon"}]}]}, "messages.0.content.parts.0"),
+        ({"stop": ["a", 7]}, "stop.several.1"),
+        ({"Zebulon": 1}, "(unknown)"),
+        ({"metadata": {"Zebulon": 1}}, "metadata.(unknown)"),
+        ({"response_format": schema_of(7)}, "response_format.json_schema.json_schema.schema"),
+    ],
+)
+def test_a_place_has_positions_and_our_own_names_alone(fields: dict[str, Any], place: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        request(**fields)
+    (error,) = field_errors(caught.value.errors(), CHAT_NAMES)
+    assert error.field == place
+    assert "Zebulon" not in error.message
+
+
 def png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + struct.pack(">II", width, height) + b"\x08\x00\x00\x00\x00"
 
@@ -151,7 +179,7 @@ def check(*pictures: dict[str, Any], sees: bool = True) -> None:
 
 
 def test_small_pictures_are_for_a_model_that_sees() -> None:
-    check(picture(png(100, 100)), picture(png(1, 1)))
+    check(picture(png(100, 99)), picture(png(10, 10)))
     check(sees=False)
     with pytest.raises(ChatError, match="sees no pictures"):
         check(picture(png(1, 1)), sees=False)
@@ -175,6 +203,12 @@ def test_other_pictures_are_refused_with_their_place(content: bytes | str, messa
         check(picture(content))
     assert caught.value.param == "messages.1.content.1.image_url.url"
     assert "example" not in str(caught.value) and "passwd" not in str(caught.value)
+
+
+def test_pictures_that_are_together_too_large_are_refused() -> None:
+    with pytest.raises(ChatError, match="at most 10000, of all pictures together") as caught:
+        check(picture(png(100, 99)), picture(png(10, 11)))
+    assert caught.value.param == "messages.1.content.2.image_url.url"
 
 
 def test_too_many_pictures_are_refused() -> None:

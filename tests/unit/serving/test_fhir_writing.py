@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -44,8 +44,8 @@ def response(**changes: Any) -> DiagnoseResponse:
     return DiagnoseResponse.model_validate({**answer, **changes})
 
 
-def written(reading: Any = READING, now: datetime = NOW, **changes: Any) -> Json:
-    return write_report(response(**changes), reading, CODES, TASK, now)
+def written(reading: Any = READING, now: datetime = NOW, key_id: str = "clinic", **changes: Any) -> Json:
+    return write_report(response(**changes), reading, CODES, TASK, now, key_id)
 
 
 def resources(sent: Json) -> dict[str, list[Json]]:
@@ -150,6 +150,12 @@ def test_ids_follow_from_the_request_and_that_of_the_device_from_the_versions() 
     assert first["id"] != other["id"]
     assert resources(first)["Device"] == resources(other)["Device"]
     assert resources(written(model="else"))["Device"][0]["id"] != resources(first)["Device"][0]["id"]
+
+
+def test_two_clients_that_give_the_same_request_id_get_other_ids() -> None:
+    answers = [written(), written(key_id="other"), written(now=NOW + timedelta(milliseconds=1))]
+    assert len({answer["id"] for answer in answers}) == 3
+    assert len({report_of(answer)["id"] for answer in answers}) == 3
 
 
 def test_warnings_of_the_bundle_and_of_the_answer_come_along() -> None:

@@ -9,7 +9,14 @@ import pytest
 from pydantic import ValidationError
 
 from clinical_reasoner.records import PatientRow
-from clinical_reasoner.serving.schema import DiagnoseRequest, field_errors, problem, request_model
+from clinical_reasoner.serving.schema import (
+    MOST_ERRORS,
+    DiagnoseRequest,
+    field_errors,
+    names_in,
+    problem,
+    request_model,
+)
 from clinical_reasoner.task import load_task
 
 TASK = load_task("configs/tasks/alzheimers.yaml")
@@ -20,7 +27,7 @@ CANARY = "Zebulon Quackenbush of Ulverston"
 def errors_of(body: Any) -> dict[str, str]:
     with pytest.raises(ValidationError) as caught:
         MODEL.model_validate(body)
-    return {error.field: error.message for error in field_errors(caught.value.errors())}
+    return {error.field: error.message for error in field_errors(caught.value.errors(), names_in(MODEL))}
 
 
 @pytest.mark.parametrize(
@@ -47,7 +54,7 @@ def test_good_requests(body: dict[str, Any]) -> None:
         ({"description": "x" * 201}, "description", "at most 200 characters"),
         ({"description": 7}, "description", "valid string"),
         ({"description": "x", "model": "oracle"}, "model", "'student', 'teacher' or 'auto'"),
-        ({"description": "x", "label": "AD"}, "label", "unknown field"),
+        ({"description": "x", "label": "AD"}, "(unknown)", "unknown field"),
         ({"patient": {"mmse": 31}}, "patient.mmse", "less than or equal to 30"),
         ({"patient": {"mmse": -1}}, "patient.mmse", "greater than or equal to 0"),
         ({"patient": {"mmse": 24.5}}, "patient.mmse", "valid integer"),
@@ -59,8 +66,8 @@ def test_good_requests(body: dict[str, Any]) -> None:
         ({"patient": {"apoe4_copies": 3}}, "patient.apoe4_copies", "less than or equal to 2"),
         ({"patient": {"sex": "f"}}, "patient.sex", "'female' or 'male'"),
         ({"patient": {"marital_status": "single"}}, "patient.marital_status", "'never_married'"),
-        ({"patient": {"label": "AD"}}, "patient.label", "unknown field"),
-        ({"patient": {"findings": {"atrophy": "No"}}}, "patient.findings.atrophy", "'frontal_atrophy'"),
+        ({"patient": {"label": "AD"}}, "patient.(unknown)", "unknown field"),
+        ({"patient": {"findings": {"atrophy": "No"}}}, "patient.findings.(unknown)", "'frontal_atrophy'"),
         ({"patient": {"findings": {"frontal_atrophy": "no"}}}, "patient.findings.frontal_atrophy", "'No', 'Mild'"),
         ({"patient": {"findings": {CANARY: "No"}}}, "patient.findings.(unknown)", "'frontal_atrophy'"),
         ({"patient": "x"}, "patient", "JSON object"),
@@ -90,6 +97,7 @@ def test_all_errors_come_together() -> None:
         {"description": CANARY, "model": CANARY},
         {"patient": CANARY},
         {"patient": {CANARY: CANARY}},
+        {"patient": {"Zebulon": 1, "Quackenbush_of_Ulverston": 2}, "Zebulon": 3},
         {"patient": {"age_years": CANARY, "sex": CANARY, "mmse": CANARY, "apoe4_copies": CANARY}},
         {"patient": {"findings": CANARY}},
         {"patient": {"findings": {"frontal_atrophy": CANARY, CANARY: CANARY}}},
@@ -98,14 +106,25 @@ def test_all_errors_come_together() -> None:
 def test_problems_repeat_nothing_that_was_sent(body: Any) -> None:
     with pytest.raises(ValidationError) as caught:
         MODEL.model_validate(body)
-    told = problem(422, "the request cannot be used", field_errors(caught.value.errors())).model_dump_json()
+    told = problem(
+        422, "the request cannot be used", field_errors(caught.value.errors(), names_in(MODEL))
+    ).model_dump_json()
     assert not [word for word in CANARY.split() if word in told]
+
+
+def test_of_many_errors_the_first_are_told_and_the_others_counted() -> None:
+    with pytest.raises(ValidationError) as caught:
+        MODEL.model_validate({"patient": {"mmse": 99, **{f"key_{number}": number for number in range(1000)}}})
+    errors = field_errors(caught.value.errors(), names_in(MODEL))
+    assert len(errors) == MOST_ERRORS + 1
+    assert errors[0].field == "patient.mmse"
+    assert (errors[-1].field, errors[-1].message) == ("(body)", f"{1001 - MOST_ERRORS} more errors")
 
 
 def test_a_body_that_is_no_json_has_no_field() -> None:
     with pytest.raises(ValidationError) as caught:
         MODEL.model_validate_json(f'{{"description": "{CANARY}')
-    (error,) = field_errors(caught.value.errors())
+    (error,) = field_errors(caught.value.errors(), names_in(MODEL))
     assert (error.field, error.message) == ("(body)", "not valid JSON")
 
 
@@ -137,5 +156,5 @@ def test_a_value_that_the_task_has_no_words_for_is_refused() -> None:
     narrow = request_model(TASK.model_validate({**TASK.model_dump(), "sentences": sentences}), 200)
     with pytest.raises(ValidationError) as caught:
         narrow.model_validate({"patient": {"marital_status": "widowed"}})
-    (error,) = field_errors(caught.value.errors())
+    (error,) = field_errors(caught.value.errors(), names_in(MODEL))
     assert (error.field, error.message) == ("patient.marital_status", "should be one of married")
