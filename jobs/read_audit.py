@@ -5,9 +5,9 @@
     ray job submit --working-dir . --runtime-env configs/runtime-env.yaml -- \\
         python jobs/read_audit.py --config configs/demo.yaml run.path=/shared/runs/demo --request ID
 
-Times are UTC. A client may give its own request id (a UUID), and two may give the same one: all records of it are shown,
-each with its key and time. Exit status 1: no such record. 2: no such folder, or one that cannot be read. With files on S3, what is
-not uploaded yet is found only on the machine of the endpoint, in the folder serving.audit.journal.
+Times are UTC. A client may give its own request id (a UUID), and two may give the same one: all records of it are
+shown, each with its key and time. Exit status 1: no such record. 2: no such folder, or one that cannot be read. With
+files on S3, what is not uploaded yet is found only on the machine of the endpoint, in the folder serving.audit.journal.
 """
 
 from __future__ import annotations

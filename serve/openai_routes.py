@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from clinical_reasoner.llm.prompting import PROMPT_VERSION
 from clinical_reasoner.serving.chat import (
+    CHAT_NAMES,
     ChatCompletion,
     ChatError,
     ChatRequest,
@@ -132,7 +133,7 @@ def _validated(content: bytes) -> ChatRequest:
         return ChatRequest.model_validate_json(content)
     except ValidationError as error:
         errors = error.errors(include_url=False)
-        found = field_errors(errors)
+        found = field_errors(errors, CHAT_NAMES)
         if any(one["loc"] == ("model",) and one["type"] == "literal_error" for one in errors):
             raise refuse(404, "no such model; GET /v1/models lists them", errors=found) from None
         raise _invalid(list(found)) from None

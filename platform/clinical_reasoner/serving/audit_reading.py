@@ -71,7 +71,8 @@ class AuditQuery(BaseModel):
 
 
 def make_query(request: str | None, key: str | None, since: str | None, until: str | None) -> AuditQuery:
-    """The query of a command line; request ids are recorded in lower case. Raises AuditError for a time that is none."""
+    """The query of a command line; request ids are recorded in lower case. Raises AuditError for a time that is
+    none."""
     try:
         query = AuditQuery(request_id=request and request.lower(), key_id=key, since=since, until=until)
         for moment in (since, until):

@@ -195,7 +195,37 @@ class ChatCompletion(_Sent):
     usage: Usage
 
 
-CHAT_NAMES = names_in(ChatRequest) | {"text", "parts", "one", "several"}
+_NOT_OFFERED = frozenset(
+    [
+        "audio",
+        "best_of",
+        "chat_template",
+        "chat_template_kwargs",
+        "function_call",
+        "functions",
+        "guided_json",
+        "ignore_eos",
+        "logit_bias",
+        "min_p",
+        "min_tokens",
+        "modalities",
+        "parallel_tool_calls",
+        "prediction",
+        "prompt_logprobs",
+        "reasoning_effort",
+        "repetition_penalty",
+        "structured_outputs",
+        "tool_call_id",
+        "tool_calls",
+        "tool_choice",
+        "tools",
+        "top_k",
+        "verbosity",
+        "web_search_options",
+    ]
+)
+"""Fields of OpenAI and vLLM that a client may well send: it is told which of them to leave out."""
+CHAT_NAMES = names_in(ChatRequest) | _NOT_OFFERED | {"text", "parts", "one", "several"}
 """What may stand in the place of an error: fields, and the kinds of content and of `stop`."""
 
 

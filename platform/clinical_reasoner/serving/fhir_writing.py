@@ -61,8 +61,8 @@ def write_report(
     now: datetime,
     key_id: str,
 ) -> Json:
-    """A Bundle of type collection; `now` must have a time zone, `key_id` names who asked. Raises pydantic's ValidationError where fhir.resources
-    finds it invalid, which would be an error of this module."""
+    """A Bundle of type collection; `now` must have a time zone, `key_id` names who asked. Raises pydantic's
+    ValidationError where fhir.resources finds it invalid, which would be an error of this module."""
     from fhir.resources.R4B.bundle import Bundle  # slow, and not needed to start
 
     utc = now.astimezone(UTC)
