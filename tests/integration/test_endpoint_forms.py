@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -26,13 +25,11 @@ from clinical_reasoner.serving.new_keys import revoke_key
 from clinical_reasoner.task import load_task
 from tests.integration.endpoint_images import phantom, phantom_files
 from tests.integration.endpoint_run import (
-    MODELS,
     TASK,
     Endpoint,
     Ranked,
     dividing,
     eventually,
-    example,
     operating_at,
     operating_point,
     patients,

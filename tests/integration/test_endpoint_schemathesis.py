@@ -25,11 +25,11 @@ CONFIG = """
 expected-statuses = ["2xx", "3xx", "4xx", "502"]
 
 [checks.positive_data_acceptance]
-# 422: rules that JSON Schema has no words for: a prompt that does not fit into the model's context, a description of
-# characters that count as several tokens each, no patient at all, a number of tokens that leaves no room for the prompt.
-# 413, 415: of files, whose content the document cannot describe. 400: OpenAI's status for a prompt that does not fit.
-# 502: as above.
-expected-statuses = ["2xx", "3xx", "400", "413", "415", "422", "502"]
+# 422: rules that JSON Schema has no words for: a description within 8,000 characters that has more tokens than fit into
+# the model's context (a character may be several), a patient of whom nothing is known. 413, 415: of files, whose content
+# the document cannot describe. 400: OpenAI's status for a prompt that does not fit. The others are the defaults; of 5xx
+# the check above takes 502 alone.
+expected-statuses = ["2xx", "3xx", "400", "401", "403", "404", "409", "413", "415", "422", "429", "5xx"]
 """
 
 
