@@ -67,7 +67,10 @@ def chromium() -> Iterator[Browser]:
 def opened(browser: Browser, address: str, size: tuple[int, int] = WIDE) -> Iterator[Page]:
     """The page, once it is built. Afterwards no script may have failed and no rule of its policy been broken."""
     faults: list[str] = []
-    context = browser.new_context(viewport={"width": size[0], "height": size[1]})
+    context = browser.new_context(
+        viewport={"width": size[0], "height": size[1]},
+        reduced_motion="reduce",  # nothing to wait for
+    )
     try:
         context.set_default_timeout(WAIT_MS)
         page = context.new_page()

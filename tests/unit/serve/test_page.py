@@ -221,7 +221,8 @@ def test_findings_of_a_label_map_are_marked_and_what_was_entered_stands(browser:
     with page_over(browser, tmp_path, PlainEngine(SURE), PlainEngine(DOWN)) as page:
         page.route("**/v1/slices", lambda route: route.fulfill(json=seen))  # Grades need norms, which a run has.
         enter(page)
-        page.locator("#upload-segmentation").set_input_files(phantom_scan(tmp_path))
+        (tmp_path / "labels.nii").write_bytes(b"read by nobody")
+        page.locator("#upload-segmentation").set_input_files(tmp_path / "labels.nii")
         expect(page.locator(".finding.measured")).to_have_attribute("data-finding", "amygdala_atrophy")
         expect(page.locator("#scan-warnings")).to_have_text("thick")
         assert page.locator("input[name=finding-hippocampal_atrophy]:checked").input_value() == "Severe"
