@@ -14,8 +14,8 @@ import pytest
 
 from clinical_reasoner.records import RATIONALES
 from clinical_reasoner.runs import RunFolder
+from tests.integration.endpoint_run import free_port
 from tests.integration.pipeline_run import ROOT, environment
-from tests.integration.test_endpoint import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 PATIENTS = 200
