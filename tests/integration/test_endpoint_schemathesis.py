@@ -27,14 +27,19 @@ expected-statuses = ["2xx", "3xx", "4xx", "502"]
 [checks.positive_data_acceptance]
 # 422: rules that JSON Schema has no words for: a description within 8,000 characters that has more tokens than fit into
 # the model's context (a character may be several), a patient of whom nothing is known. 413, 415: of files, whose
-# content the document cannot describe. 400: OpenAI's status for a prompt that does not fit. The others are the defaults; of 5xx
-# the check above takes 502 alone.
+# content the document cannot describe. 400: OpenAI's status for a prompt that does not fit. The others are the
+# defaults; of 5xx the check above takes 502 alone.
 expected-statuses = ["2xx", "3xx", "400", "401", "403", "404", "409", "413", "415", "422", "429", "5xx"]
 
 [checks.negative_data_rejection]
 # 413: a part of a form that is of the wrong type may be refused for its size before its type is looked at. The others
 # are the defaults.
 expected-statuses = ["400", "401", "403", "404", "405", "406", "409", "413", "415", "422", "428", "429", "5xx"]
+
+[[operations]]
+include-path = "/v1/diagnose/batch"
+# Lines that cannot be used are refused one by one, in an answer of 200.
+checks.negative_data_rejection.expected-statuses = ["200", "4xx"]
 """
 HOOKS = "tests.integration.schemathesis_hooks"
 
@@ -47,7 +52,8 @@ def test_the_endpoint_keeps_to_its_openapi_document(
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{endpoint.url}/openapi.json"]
     command += ["--header", f"Authorization: Bearer {endpoint.tokens['suite']}", "--no-color", "--no-shrink"]
     command += ["--phases", "examples,coverage,fuzzing", "--max-examples", str(CASES // operations + 1)]
-    command += ["--seed", str(SEED), "--generation-database", "none", "--workers", "4", "--continue-on-failure"]
+    # One worker: with several, Hypothesis meets CPython 3.11's "AST constructor recursion depth mismatch".
+    command += ["--seed", str(SEED), "--generation-database", "none", "--workers", "1", "--continue-on-failure"]
     command += ["--checks", "all", "--request-timeout", "60", "--report", "json", "--report-json-path", "report.json"]
     env = environment()
     env |= {"SCHEMATHESIS_HOOKS": HOOKS, "PYTHONPATH": f"{env['PYTHONPATH']}{os.pathsep}{ROOT}"}
