@@ -127,7 +127,15 @@ def _event(name: str, data: dict[str, Any]) -> str:
 
 def _documented_response() -> dict[int | str, dict[str, Any]]:
     text = "With `stream`: events `tier`, `probabilities`, `text`, and at the end one `answer` or `problem`."
-    return {200: {"description": text, "content": {SSE_MEDIA_TYPE: {"schema": {"type": "string"}}}}}
+    event = {
+        "type": "object",
+        "required": ["event", "data"],
+        "properties": {
+            "event": {"type": "string", "enum": [*_NAMES.values(), "answer", "problem"]},
+            "data": {"type": "string", "contentMediaType": "application/json"},
+        },
+    }
+    return {200: {"description": text, "content": {SSE_MEDIA_TYPE: {"schema": event}}}}
 
 
 def _documented_request(desk: Desk) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from tests.integration.endpoint_run import (
     replica,
 )
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.load, pytest.mark.timeout(900)]
 
 OVERLOAD_S = float(os.environ.get("OVERLOAD_S", "15"))
 """60 for a figure to publish."""
@@ -136,7 +136,8 @@ def test_a_killed_engine_gives_no_wrong_answer_and_comes_back(
         eventually(lambda: answered_since(running, role, time.monotonic() - 5), 60, f"the {role} answers again")
     with capsys.disabled():
         print(f"\n{role}'s engine killed: {report(running, killed_at, back_s)}")
-    assert set(running.statuses()) <= {200, 429, 502, 503}, late(running, killed_at)
+    # 504: a call that the engine took with it, where Ray tells of no end.
+    assert set(running.statuses()) <= {200, 429, 502, 503, 504}, late(running, killed_at)
     wrong = [one for one in running.good() if one.place < len(bodies()) and not is_known(one, known)]
     assert wrong == [] and len(known) >= 8
     assert all(CANARY not in one.text for one in running.outcomes if one.status != 200)
@@ -173,7 +174,7 @@ def is_known(outcome: Any, known: dict[tuple[int, str], str]) -> bool:
 
 def late(running: Load, killed_at: float) -> str:
     """Every status that no fault explains: when it was asked for after the kill, and how long it took, seconds."""
-    odd = [one for one in running.outcomes if one.status not in (200, 429, 502, 503)]
+    odd = [one for one in running.outcomes if one.status not in (200, 429, 502, 503, 504)]
     told = [f"{one.status} {one.model} at {one.started - killed_at:+.1f} for {one.seconds:.1f}" for one in odd]
     return f"{dict(running.statuses())}; {told}"
 

@@ -115,7 +115,7 @@ def _entries(bundle: Mapping[str, Any]) -> list[Element]:
         errors.append(FieldError(field="Bundle.resourceType", message="should be Bundle"))
     if bundle.get("type") not in TYPES:
         errors.append(FieldError(field="Bundle.type", message=f"should be one of {', '.join(TYPES)}"))
-    if not isinstance(bundle.get("timestamp"), str | None):
+    if not isinstance(bundle.get("timestamp", ""), str):  # as FHIR has no null
         errors.append(FieldError(field="Bundle.timestamp", message="should be an instant"))
     if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
         errors.append(FieldError(field="Bundle.entry", message="should be a list of objects"))
