@@ -36,6 +36,7 @@ FRAGMENTS = "configs/defaults/*.yaml"
 MODELS: dict[str, type[BaseModel]] = {
     "configs/arms.yaml": PipelineConfig,
     "configs/many_patients.yaml": PipelineConfig,
+    "configs/cascade.yaml": PipelineConfig,
     "configs/demo.yaml": PipelineConfig,
     "configs/own_cohort.yaml": PipelineConfig,
     "configs/own_models.yaml": PipelineConfig,
