@@ -40,7 +40,7 @@ STUDENT = "students/student/rationale_then_label/0"
 TASK = ROOT / "configs/tasks/alzheimers.yaml"
 CAPACITY = 24
 """Patients in work at a time."""
-TEACHER_AT_A_TIME, QUEUE = 8, 4
+TEACHER_AT_A_TIME, QUEUE = 8, 12
 """Patients that the teacher answers at a time, and that wait for it: fewer than CAPACITY, so that both limits are met.
 The student's engine takes all."""
 TIMEOUT_S = 20
@@ -134,7 +134,7 @@ def running_endpoint(folder: Path) -> Iterator[Endpoint]:
 
 def operating_point(threshold: float = THRESHOLD, **changed: Any) -> OperatingPoint:
     """As evaluation would write it; its numbers are made up."""
-    student = Tier(model="rationale_then_label", ask="diagnose", temperature=1.25, quantile=0.9, visits=200)
+    student = Tier(model="rationale_then_label", ask="diagnose", temperature=0.05, quantile=0.9, visits=200)
     teacher = Tier(model="teacher", ask="diagnose", temperature=1.5, quantile=0.8, visits=200)
     fields = {
         "task": "alzheimers",

@@ -73,14 +73,12 @@ def test_refusals(endpoint: Endpoint, path: str, body: dict[str, Any]) -> None:
     kept(endpoint, endpoint.client.post(path, content=cut, headers={"content-type": "application/json"}), 400, 404, 422)
 
 
-def test_a_key_that_looks_like_a_field_is_named_to_its_sender_alone(endpoint: Endpoint) -> None:
-    """In the refusal, as a misspelt field must be; in no log."""
+def test_a_key_that_looks_like_a_field_is_not_repeated(endpoint: Endpoint) -> None:
     for path, body in (
         ("/v1/diagnose", {CANARY: 1}),
         ("/v1/chat/completions", {**CHAT, "model": "student", CANARY: 1}),
     ):
-        refused = endpoint.client.post(path, json=body)
-        assert refused.status_code in (400, 422) and CANARY in refused.text
+        kept(endpoint, endpoint.client.post(path, json=body), 400, 422)
 
 
 def test_headers_keys_paths_and_queries(endpoint: Endpoint) -> None:
