@@ -27,8 +27,7 @@ test: setup ## run the unit and integration tests
 	$(BIN)/python -m pytest $(ARGS)
 
 load: setup ## load and fault tests of the endpoint: 4 times its capacity for a minute, engines killed, 2,000 generated requests
-	OVERLOAD_S=60 SCHEMATHESIS_CASES=2000 $(BIN)/python -m pytest tests/integration/test_endpoint_faults.py \
-		tests/integration/test_endpoint_schemathesis.py -m "load or not load" $(ARGS)
+	OVERLOAD_S=60 SCHEMATHESIS_CASES=2000 $(BIN)/python -m pytest tests/integration -m load $(ARGS)
 
 check: setup ## lint, format, types and import layers
 	$(BIN)/ruff check
