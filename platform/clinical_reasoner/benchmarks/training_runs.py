@@ -52,11 +52,10 @@ SHARED = (
     "gradient_checkpointing",
     "bf16",
     "use_cpu",
-    "seed",
     "logging_steps",
     "dataloader_num_workers",
 )
-"""Arguments that must be the same on both sides."""
+"""Arguments that must be the same in all trainings of a set."""
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,13 @@ class EpochSampler(Sampler[int]):
             order = torch.randperm(self._count, generator=generator).tolist()
         else:
             bands = [floor(log(max(1, length), BAND)) for length in self._lengths]
-            order = list(get_length_grouped_indices(bands, self._batch, generator=generator))
+            grouped = get_length_grouped_indices(bands, self._batch, generator=generator)
+            order = longest_first(list(grouped), self._batch, self._lengths)
         full = (order * -(-len(self) // self._count))[: len(self)]
         return iter(full)
+
+
+def longest_first(order: list[int], batch: int, lengths: Sequence[int]) -> list[int]:
+    """Within each step: it learns the same, and its micro-batches are padded less."""
+    steps = [order[start : start + batch] for start in range(0, len(order), batch)]
+    return [index for step in steps for index in sorted(step, key=lambda one: -lengths[one])]

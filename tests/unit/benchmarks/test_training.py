@@ -116,6 +116,7 @@ def test_rates_are_of_all_examples_over_all_seconds(mixed: Runs) -> None:
     assert (told["ratio"], told["ratio_uniform"], told["scaling_1_to_2"]) == (2.0, 1.25, 1.25)
     assert told["cpu_ratio"] == {"mixed": 2.0, "uniform": 1.25}
     assert told["loss"]["mixed"] == {PLAIN: 0.5, OURS: 0.5, TWO: 0.5}
+    assert told["loss_differences"] == {"mixed": [-0.1, 0.1], "uniform": [0.0]}
 
 
 def test_table_has_a_line_for_each_kind(mixed: Runs) -> None:

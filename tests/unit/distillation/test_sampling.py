@@ -65,6 +65,12 @@ def test_examples_of_like_length_are_in_the_same_step() -> None:
     assert grouped < 0.12 < 0.3 < mixed
 
 
+def test_steps_have_their_longest_examples_first() -> None:
+    lengths = [200 + (37 * place) % 700 for place in range(320)]
+    steps = [[lengths[one] for one in order(320, 16, lengths=lengths)[at : at + 16]] for at in range(0, 320, 16)]
+    assert all(step == sorted(step, reverse=True) and len(set(step)) > 1 for step in steps)
+
+
 def test_lengths_do_not_sort_the_diagnoses() -> None:
     """The longer name of a diagnosis makes longer answers."""
     labels = [place % 3 for place in range(96)]
