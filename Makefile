@@ -26,7 +26,7 @@ serve: setup ## answer diagnosis requests with the demo's results
 test: setup ## run the unit and integration tests
 	$(BIN)/python -m pytest $(ARGS)
 
-load: setup ## load and fault tests of the endpoint: 4 times its capacity for a minute, engines killed, 2,000 generated requests
+load: setup ## load and fault tests: 4 times the endpoint's capacity for a minute, engines and nodes killed, 2,000 requests
 	OVERLOAD_S=60 SCHEMATHESIS_CASES=2000 $(BIN)/python -m pytest tests/integration -m load $(ARGS)
 
 check: setup ## lint, format, types and import layers

@@ -66,7 +66,6 @@ def test_both_forms_of_a_patient_get_the_same_answer(endpoint: Endpoint) -> None
     assert answers[0]["rationale"] == answers[1]["rationale"]
 
 
-@pytest.mark.load
 def test_auto_asks_the_teacher_where_the_student_is_below_the_threshold(endpoint: Endpoint, ranked: Ranked) -> None:
     point = operating_point(threshold=dividing(ranked))
     with operating_at(endpoint, point):
@@ -161,7 +160,6 @@ def test_other_failures_are_problems_too(endpoint: Endpoint, method: str, path: 
         assert response.json()["errors"] == [{"field": "(body)", "message": "not valid JSON"}]
 
 
-@pytest.mark.load
 def test_a_batch_asks_the_teacher_that_the_endpoint_runs(endpoint: Endpoint, tmp_path: Path) -> None:
     """The stage joins the endpoint's cluster, and starts no engine of its own."""
     command = [sys.executable, "jobs/generate_rationales.py", "--config", "configs/demo.yaml", f"run.path={tmp_path}"]

@@ -83,7 +83,6 @@ def test_a_stream_tells_the_rationale_as_it_is_written(endpoint: Endpoint, model
     assert (answer["diagnosis"], answer["rationale"]) == (whole["diagnosis"], whole["rationale"])
 
 
-@pytest.mark.load
 def test_a_stream_of_the_cascade_voids_nothing_that_was_shown(endpoint: Endpoint, ranked: Ranked) -> None:
     """The student's text is told only once it counts; its probabilities come before the teacher's."""
     with operating_at(endpoint, operating_point(threshold=dividing(ranked))):
@@ -100,7 +99,6 @@ def test_a_stream_of_the_cascade_voids_nothing_that_was_shown(endpoint: Endpoint
         assert [name for name, _ in events[:2]] == ["tier", "probabilities"], "probabilities come first"
 
 
-@pytest.mark.load
 def test_a_batch_keeps_its_order_and_what_is_wrong_with_one_patient_to_itself(endpoint: Endpoint) -> None:
     bodies = [{"patient": patient, "model": "student"} for patient in patients(8)]
     lines = [json.dumps(body) for body in bodies]
@@ -244,7 +242,6 @@ def test_a_revoked_key_stops_working_while_the_endpoint_runs(endpoint: Endpoint)
     assert endpoint.client.get("/v1/models").status_code == 200, "the others go on"
 
 
-@pytest.mark.load
 def test_another_operating_point_is_used_while_the_endpoint_runs(endpoint: Endpoint, ranked: Ranked) -> None:
     """A threshold that only the surest reach; then a file that cannot be used changes nothing."""
     other = operating_point(threshold=dividing(ranked))
