@@ -1,14 +1,15 @@
-"""What an engine under Ray Serve sends, read: whole responses, server-sent chunks in lists, and errors."""
+"""What an engine under Ray Serve sends, read: replies, whole responses, server-sent chunks in lists, and errors."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+from clinical_reasoner.llm.answers import may_be_option
 from clinical_reasoner.serving.panel import Reply
 
-Piece = list[dict[str, Any]]
-"""Chunks of OpenAI's form that arrived together, or one whole response."""
+Piece = list[Any]
+"""Chunks of OpenAI's form that arrived together, one whole response, or one whole Reply."""
 _DATA = "data:"
 _DONE = "[DONE]"
 
@@ -16,8 +17,11 @@ _DONE = "[DONE]"
 def items_of(sent: Any) -> tuple[Piece, bool, int | None]:
     """The objects in what was sent, whether the answer ends with it, and the engine's status where it is an error.
 
-    Ray Serve LLM yields a response, an error, or with `stream` lists of server-sent events and errors.
+    Ray Serve LLM yields a response, an error, or with `stream` lists of server-sent events and errors; AnswerServer a
+    Reply.
     """
+    if isinstance(sent, Reply):
+        return [sent], True, None
     items: Piece = []
     for one in [] if sent is None else sent if isinstance(sent, list) else [sent]:
         for item in _events(one) if isinstance(one, str) else [one]:
@@ -36,10 +40,15 @@ def _events(text: str) -> list[Any]:
     return [line if line == _DONE else json.loads(line) for line in lines]
 
 
-def read_completion(piece: Piece) -> Reply:
-    """A whole response, as text with the candidates of each token."""
-    choice, usage = piece[0]["choices"][0], piece[0].get("usage")
-    return Reply(choice["message"].get("content") or "", _places(choice), *_counts(usage))
+def read_completion(response: Any) -> Reply:
+    """A whole response, as text with those candidates of each token that may be an option: it is small to send."""
+    choice, usage = response.choices[0], response.usage
+    places = choice.logprobs.content if choice.logprobs else None
+    tokens = [
+        (place.token, {one.token: one.logprob for one in place.top_logprobs if may_be_option(one.token)})
+        for place in places or ()
+    ]
+    return Reply(choice.message.content or "", tokens, usage.prompt_tokens, usage.completion_tokens or 0)
 
 
 def read_chunk(piece: Piece) -> Reply:

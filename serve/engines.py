@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 from ray import serve
@@ -22,7 +22,8 @@ from clinical_reasoner.config.teacher import EngineConfig, SamplingConfig
 from clinical_reasoner.llm.engine import engine_environment, served_engine_arguments, worker_bundle
 from clinical_reasoner.serving.panel import ModelUnavailableError, Prompt, Reply
 from clinical_reasoner.serving.schema import AnsweredBy
-from serve.engine_replies import Piece, items_of, read_chunk, read_completion
+from serve.answer_server import AnswerServer
+from serve.engine_replies import Piece, items_of, read_chunk
 
 TOP_LOGPROBS = 5
 """Candidates per token; the options of the question must be among them to get a probability above 0."""
@@ -50,7 +51,7 @@ def engine_deployment(role: AnsweredBy, source: str, engine: EngineConfig, servi
         runtime_env={"env_vars": {**QUIET, **engine_environment(engine, source)}},
         deployment_config=deployment_options(role, engine, serving),
     )
-    return build_llm_deployment(config, name_prefix="engine-")
+    return build_llm_deployment(config, name_prefix="engine-", deployment_cls=AnswerServer)
 
 
 def deployment_options(role: AnsweredBy, engine: EngineConfig, serving: ServingConfig) -> dict[str, Any]:
@@ -97,7 +98,8 @@ class DeployedEngine:
     _refresh: asyncio.Task[Any] | None = field(default=None, init=False)
 
     async def stream(self, prompt: Prompt, *, piecewise: bool) -> AsyncGenerator[Reply]:
-        """Greedy answer with the candidates of each token. Raises ModelUnavailableError."""
+        """Greedy answer with the candidates of each token; of a whole one, those that may be options. Raises
+        ModelUnavailableError."""
         kwargs: dict[str, Any] = {"structured_outputs": {"regex": prompt.pattern}} if prompt.pattern else {}
         if piecewise:
             kwargs |= {"stream": True, "stream_options": {"include_usage": True}}
@@ -110,16 +112,16 @@ class DeployedEngine:
             top_logprobs=TOP_LOGPROBS,
             **kwargs,
         )
-        answers = self._answers(request)
+        answers = self._answers(request, "chat" if piecewise else "answer")
         try:
             async for piece in answers:
-                yield read_chunk(piece) if piecewise else read_completion(piece)
+                yield read_chunk(piece) if piecewise else piece[0]
         finally:
             await answers.aclose()
 
     async def chat(self, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
         """A checked request of OpenAI's form; one response, or the chunks of one. Raises ModelUnavailableError."""
-        answers = self._answers(self._request(**request))
+        answers = self._answers(self._request(**request), "chat")
         try:
             async for piece in answers:
                 for one in piece:
@@ -163,10 +165,10 @@ class DeployedEngine:
             }
         )
 
-    async def _answers(self, request: Any) -> AsyncGenerator[Piece]:
-        """What the engine sends, as it arrives. Raises ModelUnavailableError."""
+    async def _answers(self, request: Any, method: Literal["answer", "chat"]) -> AsyncGenerator[Piece]:
+        """What this method of AnswerServer sends, as it arrives. Raises ModelUnavailableError."""
         await self._refuse_if_down()
-        stream: Any = self.handle.options(stream=True).chat.remote(request)
+        stream: Any = self.handle.options(stream=True, method_name=method).remote(request)
         is_live, is_begun = True, False
         try:
             while is_live:

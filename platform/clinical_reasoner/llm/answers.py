@@ -38,6 +38,9 @@ _END_MARK = re.compile(r"(?:<[^<>\s]+>\s*)+\Z")
 """Of the model's turn: among its tokens, and no part of its text."""
 _OR = r"\b(?i:or(?:\W{1,4}(?!no\b|not\b|without\b|due\b)\w+){0,2}?|possibly|perhaps|maybe|versus|vs)\b"
 
+_OPTION = re.compile(r"\s*\(*([A-Z])[()]*\s*")
+"""A token that is an option letter alone, with or without brackets: `A`, ` (A`, `A)`."""
+
 TokenLogprobs = Sequence[tuple[str, dict[str, float]]]
 """For each generated token: its text, and the log-probability of the candidates (text -> natural log) at its place."""
 
@@ -181,11 +184,16 @@ def option_probabilities(
         return None
     mass = dict.fromkeys(task.options, 0.0)
     for text, logprob in tokens[place][1].items():
-        letter = text.strip().lstrip("(")[:1]
-        if letter in mass and text.strip().strip("()") == letter:
-            mass[letter] += math.exp(logprob)
+        option = _OPTION.fullmatch(text)
+        if option and option[1] in mass:
+            mass[option[1]] += math.exp(logprob)
     total = sum(mass.values())
     return tuple(mass[option] / total for option in task.options) if total > 0 else None
+
+
+def may_be_option(candidate: str) -> bool:
+    """Whether `option_probabilities` may count a candidate: of no other does anything depend on the probability."""
+    return _OPTION.fullmatch(candidate) is not None
 
 
 def option_place(tokens: TokenLogprobs, task: DiagnosisTask, *, label_first: bool = False) -> int | None:

@@ -44,20 +44,21 @@ class Answer:
 
 
 class PlainHandle:
-    """Stands for a handle: `options(stream=True).chat.remote(request)`."""
+    """Stands for a handle: `options(stream=True, method_name=method).remote(request)`."""
 
     app_name, deployment_name = "diagnosis", "engine-teacher"
 
     def __init__(self, *things: Any) -> None:
         self.answer = Answer(list(things))
         self.requests: list[Any] = []
-        self.chat = SimpleNamespace(remote=self._ask)
+        self.methods: list[str] = []
 
-    def options(self, *, stream: bool) -> PlainHandle:
+    def options(self, *, stream: bool, method_name: str) -> PlainHandle:
         assert stream
+        self.methods.append(method_name)
         return self
 
-    def _ask(self, request: Any) -> Answer:
+    def remote(self, request: Any) -> Answer:
         self.requests.append(request)
         return self.answer
 
@@ -121,13 +122,24 @@ class Sent:
 PLACE = {
     "token": "A",
     "logprob": -0.1,
-    "top_logprobs": [{"token": "A", "logprob": -0.1}, {"token": "B", "logprob": -2}],
+    "top_logprobs": [{"token": "A", "logprob": -0.1}, {"token": "B", "logprob": -2.0}],
 }
 USAGE = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
 
 
-def completion(text: str | None) -> Sent:
-    return Sent({"choices": [{"message": {"content": text}, "logprobs": {"content": [PLACE]}}], "usage": USAGE})
+def response(text: str | None, *places: dict[str, Any]) -> Any:
+    """What Ray's engine yields for a request without `stream`."""
+    from ray.serve.llm.openai_api_models import ChatCompletionResponse
+
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "logprobs": {"content": list(places)}}
+    return ChatCompletionResponse.model_validate({"model": "teacher", "choices": [choice], "usage": USAGE})
+
+
+def whole(text: str | None) -> Reply:
+    """What AnswerServer makes of it."""
+    from serve.engine_replies import read_completion
+
+    return read_completion(response(text, PLACE))
 
 
 def chunk(text: str | None, *, places: int = 1) -> str:
@@ -140,17 +152,18 @@ DONE = "data: [DONE]\n\n"
 
 
 def test_answer_with_the_candidates_of_each_token() -> None:
-    replies, handle = ask(completion("A"), chat_template_kwargs={"enable_thinking": False})
+    replies, handle = ask(whole("A"), chat_template_kwargs={"enable_thinking": False})
     assert replies == [Reply("A", [("A", {"A": -0.1, "B": -2})], 7, 2)]
     request = handle.requests[0]
     assert (request.model, request.max_tokens, request.seed, request.temperature) == ("teacher", 8, 3, 0.0)
     assert (request.stream, request.structured_outputs) == (False, None)
     assert request.chat_template_kwargs == {"enable_thinking": False}
-    assert ask(completion(None))[0][0].text == ""
+    assert handle.methods == ["answer"]
+    assert ask(whole(None))[0][0].text == ""
 
 
 def test_a_pattern_and_a_length_go_to_the_engine() -> None:
-    _, handle = ask(completion("A"), prompt=Prompt(MESSAGES, pattern="[AB]", max_tokens=2))
+    _, handle = ask(whole("A"), prompt=Prompt(MESSAGES, pattern="[AB]", max_tokens=2))
     request = handle.requests[0]
     assert (request.structured_outputs.regex, request.max_tokens) == ("[AB]", 2)
     params = request.to_sampling_params(2, {})
@@ -163,12 +176,13 @@ def test_pieces_add_up_to_the_answer_with_every_token() -> None:
     assert [reply.text for reply in replies] == ["No ", "atrophy", ""]
     assert [len(reply.tokens) for reply in replies] == [1, 2, 1]
     assert [(reply.prompt_tokens, reply.output_tokens) for reply in replies] == [(0, 0), (0, 0), (7, 2)]
+    assert handle.methods == ["chat"]
     assert handle.requests[0].stream and handle.requests[0].stream_options.include_usage
     assert handle.answer.cancelled == 0
 
 
 def test_a_whole_answer_is_not_cancelled_when_it_has_come() -> None:
-    assert ask(completion("A"))[1].answer.cancelled == 0
+    assert ask(whole("A"))[1].answer.cancelled == 0
 
 
 def test_who_stops_listening_ends_the_generation() -> None:
@@ -235,8 +249,9 @@ def test_chat_gives_the_engines_objects_one_by_one() -> None:
     chunks = asyncio.run(collect({"messages": MESSAGES, "stream": True, "temperature": 0.5}))
     assert [len(one["choices"]) for one in chunks] == [1, 1, 0]
     assert (handle.requests[0].model, handle.requests[0].temperature) == ("teacher", 0.5)
-    handle = PlainHandle(completion("A"))
-    assert asyncio.run(collect({"messages": MESSAGES}))[0]["usage"] == USAGE
+    handle = PlainHandle(response("A", PLACE))
+    assert USAGE.items() <= asyncio.run(collect({"messages": MESSAGES}))[0]["usage"].items()
+    assert handle.methods == ["chat"]
 
 
 def test_an_engine_that_is_down_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,7 +263,7 @@ def test_an_engine_that_is_down_is_not_waited_for(monkeypatch: pytest.MonkeyPatc
 
 def test_an_engine_is_asked_where_serve_says_nothing_about_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.serve.status", lambda: SimpleNamespace(applications={}))
-    assert ask(completion("A"))[0][0].text == "A"
+    assert ask(whole("A"))[0][0].text == "A"
 
 
 @pytest.mark.parametrize("running", [0, 1])
@@ -266,10 +281,10 @@ def test_many_health_checks_ask_the_controller_once(running: int, monkeypatch: p
 @pytest.mark.parametrize(
     ("application", "running", "sent", "warm"),
     [
-        ("DEPLOYING", 1, completion("A"), True),
-        ("RUNNING", 1, completion("A"), True),
-        ("RUNNING", 0, completion("A"), False),
-        ("DEPLOY_FAILED", 0, completion("A"), False),
+        ("DEPLOYING", 1, Reply("Yes"), True),
+        ("RUNNING", 1, Reply("Yes"), True),
+        ("RUNNING", 0, Reply("Yes"), False),
+        ("DEPLOY_FAILED", 0, Reply("Yes"), False),
         ("RUNNING", 1, ValueError(), False),
     ],
 )
