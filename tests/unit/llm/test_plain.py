@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from clinical_reasoner.llm.answers import Answer, option_probabilities, parse_answer
-from clinical_reasoner.llm.generation import TOO_LONG
+from clinical_reasoner.llm.generation import TOO_LONG, Generation
 from clinical_reasoner.llm.plain import class_answer, write
 from clinical_reasoner.llm.prompting import plain_text, render_answer
 from clinical_reasoner.task import DiagnosisTask
@@ -40,13 +41,20 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
     return AutoModelForSeq2SeqLM.from_pretrained(base).eval(), AutoTokenizer.from_pretrained(base)
 
 
+def assert_alike(one: Generation, other: Generation) -> None:
+    """But for what a processor rounds otherwise in another place of a batch."""
+    assert replace(one, tokens=()) == replace(other, tokens=())
+    for (token, first), (same, second) in zip(one.tokens, other.tokens, strict=True):
+        assert token == same and first == pytest.approx(second, abs=1e-3)
+
+
 def test_long_answers_are_cut_and_long_prompts_refused(writer: tuple[Any, Any]) -> None:
     model, tokenizer = writer
     short, long = "She is old.", "She is old. " * 40
     room, used = 6, len(tokenizer(short)["input_ids"])
     found = write(model, tokenizer, [short, long, short], used + room, 10, candidates=4)
     assert [one.error for one in found] == [None, TOO_LONG, None]
-    assert found[0] == found[2]
+    assert_alike(found[0], found[2])
     assert found[0].cut and found[0].output_tokens == len(found[0].tokens) == room
     assert found[0].prompt_tokens == used
     for token, candidates in found[0].tokens:
@@ -59,10 +67,8 @@ def test_padding_changes_no_answer(writer: tuple[Any, Any]) -> None:
     prompts = ["She is old.", "The patient is 74 years old, has 16 years of education and is married."]
     together = write(model, tokenizer, prompts, 512, 12, candidates=2)
     alone = [write(model, tokenizer, [prompt], 512, 12, candidates=2)[0] for prompt in prompts]
-    assert [one.text for one in together] == [one.text for one in alone]
     for one, other in zip(together, alone, strict=True):
-        for (_, first), (_, second) in zip(one.tokens, other.tokens, strict=True):
-            assert first == pytest.approx(second, abs=1e-3)
+        assert_alike(one, other)
 
 
 def test_end_token_ends_an_answer(writer: tuple[Any, Any]) -> None:
