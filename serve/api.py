@@ -61,6 +61,7 @@ def build_api(desk: Desk) -> FastAPI:
         openapi_url="/openapi.json" if shown else None,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # to http:// behind a proxy with TLS, with the patient in the body
     )
     api.desk = desk
     api.add_exception_handler(HTTPException, _not_offered)
