@@ -103,14 +103,14 @@ def read_keyring(path: str) -> Keyring:
 def parse_keys(content: bytes, place: str) -> KeyFile:
     """The content of a file, YAML or JSON. Raises KeyFileError; `place` is its path."""
     try:
-        loaded = yaml.safe_load(content.decode("utf-8"))
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        loaded = json.dumps(yaml.safe_load(content.decode("utf-8")), default=str)
+    except (ValueError, TypeError, yaml.YAMLError) as error:  # a date that is none, a list within itself
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise KeyFileError(f"{place}{line}: not readable as YAML or JSON") from error
     try:
         # Strict rules of JSON, as for configs: a list fills a tuple and a text a date, nothing else changes its type.
-        return KeyFile.model_validate_json(json.dumps(loaded, default=str), strict=True)
+        return KeyFile.model_validate_json(loaded, strict=True)
     except ValidationError as error:
         errors = error.errors(include_input=False)
         # Pydantic also says of a list of bad items alone that it is too short.

@@ -110,7 +110,18 @@ def test_error_names_the_file_and_the_field(content: Any, named: str) -> None:
     assert named in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"keys: [", b"\xff\xfe", b"", b"keys:\n\t- a: b"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"keys: [",
+        b"\xff\xfe",
+        b"",
+        b"keys:\n\t- a: b",
+        b"keys: [{expires: 2027-02-30}]",
+        b"2027-01-01: x",
+        b"keys: &a [*a]",
+    ],
+)
 def test_what_is_no_yaml_is_an_error_with_the_file(content: bytes) -> None:
     with pytest.raises(UserError, match=r"^/etc/keys\.yaml"):
         parse_keys(content, "/etc/keys.yaml")
