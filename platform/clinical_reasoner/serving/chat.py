@@ -6,7 +6,6 @@ The messages are the client's own: no prompt of the project stands before them, 
 from __future__ import annotations
 
 import base64
-import binascii
 import struct
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
@@ -323,7 +322,7 @@ def _size(place: str, url: str) -> tuple[int, int]:
         raise ChatError(place, f"should be a PNG in the request itself: {_PNG}...")
     try:
         data = base64.b64decode(url.removeprefix(_PNG), validate=True)
-    except binascii.Error:
+    except ValueError:  # also for what is no ASCII
         raise ChatError(place, "not readable as base64") from None
     if not data.startswith(_PNG_HEAD) or len(data) < len(_PNG_HEAD) + 8:
         raise ChatError(place, "no PNG")

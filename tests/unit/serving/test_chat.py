@@ -192,6 +192,7 @@ def test_small_pictures_are_for_a_model_that_sees() -> None:
         ("file:///etc/passwd", "should be a PNG in the request itself"),
         ("data:image/svg+xml;base64,AAAA", "should be a PNG in the request itself"),
         ("data:image/png;base64,%%%", "not readable as base64"),
+        ("data:image/png;base64,é", "not readable as base64"),
         (b"GIF89a" + bytes(40), "no PNG"),
         (png(1, 1)[:20], "no PNG"),
         (png(60_000, 60_000), "width times height should be at most 10000"),
