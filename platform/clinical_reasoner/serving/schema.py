@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
-from http import HTTPStatus
+from http.client import responses
 from itertools import islice
 from typing import Annotated, Any, Literal
 
@@ -32,7 +32,7 @@ UNKNOWN = "(unknown)"
 """Part of a place that is no name of the request's own: whoever sent it made it up."""
 MOST_ERRORS = 50
 """That are told of one request."""
-_NO_OBJECT = "should be a JSON object, sent with content-type: application/json"
+_NO_OBJECT = "should be a JSON object"
 NOT_JSON = "not valid JSON"
 _MESSAGES = {
     "extra_forbidden": "unknown field",
@@ -152,7 +152,7 @@ class Problem(BaseModel):
 
 
 def problem(status: int, detail: str, errors: Iterable[FieldError] = ()) -> Problem:
-    return Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=tuple(errors))
+    return Problem(title=responses.get(status, "Not Answered"), status=status, detail=detail, errors=tuple(errors))
 
 
 def field_errors(errors: Collection[ErrorDetails], known: Collection[str]) -> tuple[FieldError, ...]:

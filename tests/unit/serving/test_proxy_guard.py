@@ -130,7 +130,9 @@ def test_method_that_http_does_not_know_never_reaches_ray() -> None:
     assert call(echo, method="DELETE").json()["method"] == "DELETE"
 
 
-@pytest.mark.parametrize(("status", "retry_after"), [(404, None), (408, None), (429, "4"), (503, "4"), (418, None)])
+@pytest.mark.parametrize(
+    ("status", "retry_after"), [(404, None), (408, None), (429, "4"), (503, "4"), (418, None), (499, None)]
+)
 def test_rays_own_failures_become_problems_without_the_path(status: int, retry_after: str | None) -> None:
     more = [(b"Retry-After", retry_after.encode())] if retry_after else []
     response = call(
