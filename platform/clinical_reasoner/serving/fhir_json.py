@@ -12,6 +12,8 @@ from clinical_reasoner.serving.schema import FieldError, Problem, problem
 
 DEEPEST = 32
 """Levels of objects and lists; a Bundle of what is read here has about 10."""
+MOST_VALUES = 20_000
+"""Objects, lists, texts and numbers together; 500 Observations have about 17,000, which take a second to check."""
 _MOST_DIGITS = 18
 """Of a number without a point; FHIR's integers have 32 bits."""
 _MOST_ERRORS = 50
@@ -30,7 +32,7 @@ class BundleError(Exception):
 
 def parse_json(content: bytes) -> dict[str, Any]:
     """A JSON object. Raises BundleError (400) where it is none, has NaN or numbers too large for a double, a key
-    twice, half a character, or more than DEEPEST levels."""
+    twice, half a character, more than DEEPEST levels, or more than MOST_VALUES values."""
     try:
         parsed = json.loads(
             content.decode("utf-8"),
@@ -86,7 +88,11 @@ def _integer(text: str) -> int:
 def _walk(parsed: Any) -> None:
     """Without recursion, so that depth is a refusal and never an error of ours."""
     level: list[Any] = [parsed]
+    values = 0
     for _ in range(DEEPEST):
+        values += len(level)
+        if values > MOST_VALUES:
+            raise malformed(f"more than {MOST_VALUES} values")
         texts = [one for one in level if isinstance(one, str)]
         lower = [part for one in level if isinstance(one, list) for part in one]
         for one in level:

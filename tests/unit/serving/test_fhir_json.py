@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from clinical_reasoner.serving.fhir_json import DEEPEST, BundleError, parse_json
+from clinical_reasoner.serving.fhir_json import DEEPEST, MOST_VALUES, BundleError, parse_json
 
 CANARY = "Zebulon"
 
@@ -27,6 +27,7 @@ CANARY = "Zebulon"
         (b'{"\\ud800 Zebulon": 1}', "half a character"),
         (b'{"Zebulon": ' + b"[" * 200_000 + b"]" * 200_000 + b"}", "nesting"),
         (b'{"Zebulon": ' + b"[" * DEEPEST + b"]" * DEEPEST + b"}", "nesting"),
+        (b'{"Zebulon": [' + b"1, " * MOST_VALUES + b"1]}", "20000 values"),
     ],
     ids=lambda one: str(one)[:30],
 )
