@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
+from python_multipart.multipart import parse_options_header
 
 from clinical_reasoner.serving.fhir_capability import FHIR_MEDIA_TYPE, capabilities
 from clinical_reasoner.serving.fhir_codes import FhirCodes
@@ -90,9 +91,8 @@ def _understood(
 
 
 def _check_media_type(request: Request) -> None:
-    kind, _, options = request.headers.get("content-type", "").lower().partition(";")
-    charset = options.replace(" ", "").replace('"', "").removeprefix("charset=")
-    if kind.strip() not in MEDIA_TYPES or (options.strip().startswith("charset") and charset != "utf-8"):
+    kind, options = parse_options_header(request.headers.get("content-type"))
+    if kind.decode("latin-1") not in MEDIA_TYPES or options.get(b"charset", b"utf-8").lower() != b"utf-8":
         raise refuse(415, f"send JSON in UTF-8, with content-type: {' or '.join(MEDIA_TYPES)}")
 
 

@@ -64,7 +64,15 @@ def assert_outcome(response: httpx.Response, status: int) -> list[dict[str, Any]
     return issues
 
 
-@pytest.mark.parametrize("kind", ["application/fhir+json", "application/json; charset=utf-8"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "application/fhir+json",
+        "application/json; charset=utf-8",
+        'application/fhir+json; charset="UTF-8"; fhirVersion=4.0',
+        "Application/FHIR+JSON; fhirVersion=4.0; charset=utf-8",
+    ],
+)
 @pytest.mark.parametrize(("model", "diagnosis"), [("auto", "AD"), ("student", "AD"), ("teacher", "MCI")])
 def test_the_example_is_answered(kind: str, model: str, diagnosis: str, tmp_path: Path) -> None:
     response = send(api(tmp_path), example(), f"{URL}?model={model}", **{"content-type": kind})
@@ -102,7 +110,8 @@ def test_bundles_that_cannot_be_used(
 
 def test_other_refusals_have_the_same_form(tmp_path: Path) -> None:
     assert_outcome(send(api(tmp_path), example(), **{"content-type": "text/plain"}), 415)
-    assert_outcome(send(api(tmp_path), example(), **{"content-type": "application/json; charset=latin-1"}), 415)
+    for options in ("charset=latin-1", "fhirVersion=4.0; charset=latin-1"):
+        assert_outcome(send(api(tmp_path), example(), **{"content-type": f"application/json; {options}"}), 415)
     assert_outcome(send(api(tmp_path), example(), f"{URL}?model={CANARY}"), 422)
     assert_outcome(send(api(tmp_path, max_body_mib=0.001), example()), 413)
 
