@@ -35,8 +35,10 @@ def route(student: Outcome, probabilities: Sequence[float] | None, threshold: fl
     """
     if student == "unavailable":
         return Routing("teacher", "student_unavailable", f"student {_FAILED[student]}")
-    if student == "unreadable" or not probabilities:
-        return Routing("teacher", "student_unreadable", f"student {_FAILED['unreadable']}")
+    if student == "unreadable":
+        return Routing("teacher", "student_unreadable", f"student {_FAILED[student]}")
+    if not probabilities:
+        return Routing("teacher", "student_unsure", "student gave no probabilities")
     confidence = max(probabilities)
     if confidence >= threshold:
         return Routing("student", "student_confident", f"student confident: {_compared(confidence, '>=', threshold)}")

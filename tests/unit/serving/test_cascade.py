@@ -29,8 +29,8 @@ def unsure(reason: str) -> Routing:
         ((0.4, 0.3, 0.3), 0.0, sure("0.40 >= 0.00")),
         ((0.999, 0.001), 1.0, unsure("0.999 < 1.000")),
         ((1.0, 0.0), ALWAYS_TEACHER, unsure("1.00 < 1.01")),
-        (None, 0.0, Routing("teacher", "student_unreadable", "student gave no usable answer")),
-        ((), 0.0, Routing("teacher", "student_unreadable", "student gave no usable answer")),
+        (None, 0.0, Routing("teacher", "student_unsure", "student gave no probabilities")),
+        ((), 0.0, Routing("teacher", "student_unsure", "student gave no probabilities")),
     ],
 )
 def test_an_answer_stands_when_it_is_sure(

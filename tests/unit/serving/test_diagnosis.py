@@ -86,7 +86,7 @@ def asked(talk: Conversation) -> dict[str, int]:
          "teacher", "student below threshold: 0.55 < 0.80"),
         ("auto", MUMBLE, reply("diagnose", "MCI", 0.85), "teacher", "student gave no usable answer"),
         ("auto", Reply(reply("diagnose", "AD", 0.9).text), reply("diagnose", "MCI", 0.85),
-         "teacher", "student gave no usable answer"),
+         "teacher", "student gave no probabilities"),
         ("auto", FULL, reply("diagnose", "MCI", 0.85), "teacher", "student not available"),
     ],
 )  # fmt: skip
