@@ -66,7 +66,7 @@ class AuditRow(BaseModel):
     item: int | None = Field(default=None, ge=0)
     """Place in a batch, from 0; None outside of batches."""
     key_id: str | None = Field(default=None, max_length=LONGEST)
-    """Name of the API key; None where no key was given or none is asked for."""
+    """Name of the API key; `anonymous` where the endpoint has no keys."""
     time: str = Field(pattern=_TIME)
     """When the request came: ISO 8601, UTC, milliseconds, e.g. `2026-01-31T09:05:00.123Z`; see `audit_time`."""
     form: Form
@@ -79,7 +79,7 @@ class AuditRow(BaseModel):
     answered_by: Literal["student", "teacher"] | None = None
     """Who answered."""
     routing: str | None = Field(default=None, pattern=_WORD)
-    """Why, as one word, e.g. `student_confident`, `student_unsure`, `student_failed`, `asked_for`."""
+    """Why, as one word, e.g. `student_confident`, `student_unsure`, `student_unavailable`, `asked_for`."""
     degraded: bool | None = None
     """Whether the answer stood in for the teacher's, which could not be had."""
     refer: bool | None = None
@@ -107,7 +107,7 @@ class AuditRow(BaseModel):
     """`refused`: not worked on, as with an invalid body or beyond the rate of a key (requests without a valid key have
     no record); `cancelled`: the client went away."""
     reason: str | None = Field(default=None, pattern=_WORD)
-    """Why it was not answered, as one word, e.g. `invalid`, `no_places`, `timeout`."""
+    """Why it was not answered, as one word, e.g. `invalid`, `no_capacity`, `timeout`."""
     prompt_tokens: int | None = Field(default=None, ge=0)
     """Tokens read, of all models that were asked."""
     output_tokens: int | None = Field(default=None, ge=0)

@@ -88,7 +88,7 @@ async def _asked(name: AnsweredBy, talk: Conversation, deadline: float, *, told:
     """Ask one model until the deadline, and keep what came of it in `talk.attempts`: an answer also where it was cut
     off after that, in the second ask of a student of two tasks."""
     panel = talk.panel
-    had_s = deadline - asyncio.get_running_loop().time()
+    had_s = max(0.0, deadline - asyncio.get_running_loop().time())
     try:
         steps = ask_model(
             panel.role(name),

@@ -134,7 +134,7 @@ Attempt = Reading | Unreadable | ModelUnavailableError
 """What asking one model gave."""
 
 
-def student_role(student: Student, control_tokens: tuple[str, ...] = (), fingerprint: str = "") -> Role:
+def student_role(student: Student) -> Role:
     """The student of the run; it is called after its arm, since every student's folder has the same last name."""
     inputs = student.settings.inputs
     return Role(
@@ -144,20 +144,9 @@ def student_role(student: Student, control_tokens: tuple[str, ...] = (), fingerp
         explain="explain" if student.arm.answers == "direct" and "explain" in student.arm.tasks else None,
         reads_text=inputs != "image",
         sees_picture=inputs != "text",
-        control_tokens=control_tokens,
-        fingerprint=fingerprint,
     )
 
 
-def teacher_role(
-    model: str,
-    exemplars: ExemplarChoice,
-    words: str | None = None,
-    ask: TeacherAsk = "diagnose",
-    control_tokens: tuple[str, ...] = (),
-    fingerprint: str = "",
-) -> Role:
+def teacher_role(model: str, exemplars: ExemplarChoice, words: str | None = None, ask: TeacherAsk = "diagnose") -> Role:
     """The teacher, called by its hub name, or by the last name of its folder."""
-    return Role(
-        "teacher", short_name(model), ask, exemplars, words, control_tokens=control_tokens, fingerprint=fingerprint
-    )
+    return Role("teacher", short_name(model), ask, exemplars, words)
