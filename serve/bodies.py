@@ -28,6 +28,9 @@ from serve.forms import FILES, Form
 FORM = b"multipart/form-data"
 MIB = 2**20
 FOLDER_PREFIX = "clinical-reasoner-upload-"
+MOST_FIELDS = 2000
+"""In a body of JSON, at all levels together: to tell what is wrong with each takes longer than to read it."""
+_JSON_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _LONGEST_BOUNDARY = 70
 """RFC 2046."""
 _SEGMENTER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+ -]{0,63}", re.ASCII)
@@ -36,7 +39,7 @@ _MOST_TESLA = 12.0
 
 
 @dataclass(frozen=True)
-class Parts:
+class FormParts:
     """What a form held. The files are there as long as the context of `read_parts`."""
 
     request_json: bytes | None
@@ -56,6 +59,13 @@ async def read_json(request: Request, max_mib: float, timeout_s: float) -> bytes
     async for piece in _pieces(request, int(max_mib * MIB), timeout_s):
         body += piece
     return bytes(body)
+
+
+def check_fields(content: bytes | bytearray) -> None:
+    """Raises UploadError (413) for JSON of more than MOST_FIELDS fields. Only what stands outside of texts is counted,
+    and nothing is read, so that a field which is there twice counts twice."""
+    if content.count(b":") > MOST_FIELDS and _JSON_TEXT.sub(b"", content).count(b":") > MOST_FIELDS:
+        raise UploadError(WHOLE_BODY, f"there are more than {MOST_FIELDS} fields", TOO_LARGE)
 
 
 async def read_lines(
@@ -82,7 +92,7 @@ async def read_lines(
 
 
 @asynccontextmanager
-async def read_parts(request: Request, limits: ServingConfig) -> AsyncIterator[Parts]:
+async def read_parts(request: Request, limits: ServingConfig) -> AsyncIterator[FormParts]:
     """The parts of a form: `request`, `scan`, `segmentation`, `slices` (several), `segmenter`, `field_strength_t`.
 
     The files lie in a folder of this request alone, which is removed at the end. Raises UploadError as `read_json`,
@@ -162,7 +172,7 @@ async def _pieces(request: Request, most_bytes: int, timeout_s: float) -> AsyncI
         yield piece
 
 
-def _parts(form: Form) -> Parts:
+def _parts(form: Form) -> FormParts:
     segmenter, tesla = form.texts.get("segmenter"), form.texts.get("field_strength_t")
     name = strength = None
     if segmenter is not None:
@@ -175,7 +185,7 @@ def _parts(form: Form) -> Parts:
         if not 0 < strength <= _MOST_TESLA:
             raise UploadError("field_strength_t", f"should be a number of tesla above 0 and up to {_MOST_TESLA:g}")
     request = form.texts.get("request")
-    return Parts(
+    return FormParts(
         request_json=None if request is None else bytes(request),
         sent=Sent(
             scan=next(iter(form.files["scan"]), None),

@@ -14,7 +14,7 @@ from clinical_reasoner.serving.schema import DiagnoseRequest, DiagnoseResponse, 
 from clinical_reasoner.serving.uploads import Upload, UploadError
 from serve.access import Caller
 from serve.answering import answer, events, recorded
-from serve.bodies import Parts, is_form, read_json, read_parts
+from serve.bodies import FormParts, check_fields, is_form, read_json, read_parts
 from serve.desk import Desk
 from serve.form_docs import form_schema
 from serve.guard import INVALID, guarded_route
@@ -73,7 +73,8 @@ async def _read(request: Request, visit: Visit) -> tuple[DiagnoseRequest, Upload
 
 
 def validated(content: bytes | bytearray, desk: Desk) -> DiagnoseRequest:
-    """Raises Refused (422), with the fields and none of their values."""
+    """Raises Refused (422), with the fields and none of their values, and UploadError (413) for too many of them."""
+    check_fields(content)
     try:
         return desk.body_model.model_validate_json(content)
     except ValidationError as error:
@@ -81,11 +82,15 @@ def validated(content: bytes | bytearray, desk: Desk) -> DiagnoseRequest:
         raise refuse(422, INVALID, errors=field_errors(found, names_in(desk.body_model))) from None
 
 
-async def _read_files(parts: Parts, body: DiagnoseRequest, visit: Visit) -> Upload | None:
+def patient_fields(body: DiagnoseRequest) -> dict[str, Any]:
+    """Columns of the structured patient; none of a ready description."""
+    return body.patient.model_dump(exclude={"findings"}, exclude_none=True) if body.patient else {}
+
+
+async def _read_files(parts: FormParts, body: DiagnoseRequest, visit: Visit) -> Upload | None:
     if not parts.sent.has_files:
         return None
-    fields = body.patient.model_dump(exclude={"findings"}, exclude_none=True) if body.patient else {}
-    return await visit.desk.scans.read(parts.sent, fields, visit.left_s)
+    return await visit.desk.scans.read(parts.sent, patient_fields(body), visit.left_s)
 
 
 async def _begun(steps: AsyncGenerator[Event]) -> Sequence[Event]:

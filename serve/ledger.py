@@ -91,13 +91,16 @@ class Visit:
             }
         )
         self.ended = True
-        self._count(row, seconds)
+        counted = row
         try:
             await self.desk.recorder.record(row)
         except AuditError as error:
+            counted = row.model_copy(update={"status": 503, "outcome": "failed"})
             raise UnrecordedError(
                 refuse(503, "no answer can be recorded at the moment, so none is given").problem, 5
             ) from error
+        finally:
+            self._count(counted, seconds)
 
     async def refused(self, refusal: Refused, outcome: Outcome = "refused", **said: Any) -> None:
         """Record and count a refusal."""

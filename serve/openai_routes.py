@@ -26,7 +26,7 @@ from clinical_reasoner.serving.panel import ModelUnavailableError
 from clinical_reasoner.serving.schema import AnsweredBy, FieldError, field_errors
 from serve.access import Caller
 from serve.answering import place, recorded
-from serve.bodies import read_json
+from serve.bodies import check_fields, read_json
 from serve.desk import Desk
 from serve.guard import guarded_route
 from serve.ledger import Visit, request_id_of
@@ -36,10 +36,15 @@ from serve.streams import SSE_MEDIA_TYPE, ClosingStream
 
 OWNER = "clinical-reasoner"
 _DONE = "data: [DONE]\n\n"
+_EVENT = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {"data": {"type": "string", "description": "A chunk as JSON, an error as JSON, or `[DONE]`."}},
+}
 _STREAM_DOCS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "With `stream`: chunks as server-sent events, and `[DONE]` at the end.",
-        "content": {SSE_MEDIA_TYPE: {"schema": {"type": "string"}}},
+        "content": {SSE_MEDIA_TYPE: {"schema": _EVENT}},
     }
 }
 _CHAT_FAILURES = (400, 401, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504)
@@ -129,6 +134,8 @@ async def _read(request: Request, visit: Visit) -> ChatRequest:
 
 
 def _validated(content: bytes) -> ChatRequest:
+    """Raises Refused and UploadError."""
+    check_fields(content)
     try:
         return ChatRequest.model_validate_json(content)
     except ValidationError as error:

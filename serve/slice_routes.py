@@ -4,18 +4,18 @@ import base64
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
-from clinical_reasoner.serving.schema import FieldError, field_errors, names_in
 from clinical_reasoner.serving.uploads import Upload, UploadError
 from serve.access import Caller
 from serve.answering import recorded
 from serve.bodies import read_parts
 from serve.desk import Desk
+from serve.diagnose_routes import patient_fields, validated
 from serve.form_docs import form_docs
 from serve.guard import guarded_route
 from serve.ledger import Visit, request_id_of
-from serve.problems import problem_docs, refuse
+from serve.problems import problem_docs
 from serve.upload_problems import STATUSES
 
 # No `from __future__ import annotations` here: FastAPI reads the types of the route at run time.
@@ -59,7 +59,7 @@ async def _read(request: Request, visit: Visit) -> Upload:
         async with read_parts(request, desk.limits) as parts:
             if not parts.sent.has_files:
                 raise UploadError("scan", "give a scan, a segmentation or slices")
-            fields = {} if parts.request_json is None else _patient_fields(desk, parts.request_json)
+            fields = {} if parts.request_json is None else patient_fields(validated(parts.request_json, desk))
             return await desk.scans.read(parts.sent, fields, visit.left_s)
 
 
@@ -69,14 +69,3 @@ def _shown(upload: Upload) -> SlicesResponse:
         findings=dict(upload.grades),
         warnings=upload.warnings,
     )
-
-
-def _patient_fields(desk: Desk, request_json: bytes) -> dict[str, Any]:
-    """Columns of the structured patient of a DiagnoseRequest; none of a ready description."""
-    try:
-        body = desk.body_model.model_validate_json(request_json)
-    except ValidationError as error:
-        found = field_errors(error.errors(include_url=False), names_in(desk.body_model))
-        errors = [FieldError(field=f"request.{one.field}", message=one.message) for one in found]
-        raise refuse(422, "the request cannot be used; `errors` names each field", errors=errors) from None
-    return {} if body.patient is None else body.patient.model_dump(exclude={"findings"}, exclude_none=True)

@@ -140,6 +140,7 @@ def test_failures_are_problems(
     assert CANARY not in caplog.text
     (row,) = records_in(tmp_path)
     assert (row.status, row.outcome, row.model_asked) == (status, "failed", model)
+    assert row.form == ("stream" if stream else "diagnose")
     assert row.reason and CANARY not in row.model_dump_json()
 
 
@@ -186,6 +187,9 @@ def test_nothing_is_answered_where_nothing_can_be_recorded(tmp_path: Path) -> No
     response = send(build_api(desk), "POST", URL, json=BODY)
     assert_problem(response, 503)
     assert "recorded" in response.json()["detail"]
+    counted = desk.meters.exposition().decode()
+    assert 'status="503"' in counted and 'status="200"' not in counted
+    assert "clinical_reasoner_answers_total{" not in counted
 
 
 BAD_BODIES: list[tuple[bytes, str, str]] = [
@@ -228,11 +232,39 @@ def test_the_hash_of_the_input_changes_with_the_picture(tmp_path: Path) -> None:
 
 
 def test_a_body_of_many_wrong_keys_has_a_short_answer(tmp_path: Path) -> None:
-    content = json.dumps({f"key_{number}": 1 for number in range(10_000)})
+    content = json.dumps({f"key_{number}": 1 for number in range(1000)})
     response = send(api(tmp_path), "POST", URL, content=content)
     assert_problem(response, 422)
     assert len(response.json()["errors"]) == 51
     assert "key_" not in response.text
+
+
+WRONG_FINDINGS = {"patient": {"findings": {f"key_{number}": 1 for number in range(3000)}}}
+"""Telling what is wrong with each takes seconds for as many as fit into the size of a body."""
+
+
+@pytest.mark.parametrize(
+    ("path", "request_"),
+    [
+        (URL, {"json": WRONG_FINDINGS}),
+        (URL, {"content": b'{"model": "auto"' + b', "model": "auto"' * 3000 + b"}"}),
+        (URL, {"files": {"slices": png(9, 7)}, "data": {"request": json.dumps(WRONG_FINDINGS)}}),
+        ("/v1/slices", {"files": {"slices": png(9, 7)}, "data": {"request": json.dumps(WRONG_FINDINGS)}}),
+        ("/v1/chat/completions", {"json": {**WRONG_FINDINGS, "model": "student"}}),
+    ],
+)
+def test_a_body_of_too_many_fields_is_refused_unread(tmp_path: Path, path: str, request_: dict[str, Any]) -> None:
+    response = send(api(tmp_path), "POST", path, **request_)
+    assert response.status_code == 413
+    assert "more than 2000 fields" in response.text and "key_" not in response.text
+    (row,) = records_in(tmp_path)
+    assert (row.outcome, row.reason) == ("refused", "too_large")
+
+
+def test_a_line_of_too_many_fields_leaves_the_others(tmp_path: Path) -> None:
+    content = f"{json.dumps(WRONG_FINDINGS)}\n{json.dumps(BODY)}"
+    response = send(api(tmp_path), "POST", f"{URL}/batch", content=content)
+    assert [line["status"] for line in lines_of(response)] == [413, 200]
 
 
 def test_a_body_beyond_its_size_is_not_read(tmp_path: Path) -> None:
@@ -240,9 +272,12 @@ def test_a_body_beyond_its_size_is_not_read(tmp_path: Path) -> None:
     assert_problem(send(app, "POST", URL, content=b'{"description": "' + b"a" * 20_000), 413)
 
 
-@pytest.mark.parametrize(("method", "path", "status"), [("GET", URL, 405), ("POST", f"/{CANARY}", 404)])
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", URL, 405), ("POST", f"/{CANARY}", 404), ("POST", f"{URL}/", 404)]
+)
 def test_other_refusals(tmp_path: Path, method: str, path: str, status: int) -> None:
-    assert_problem(send(api(tmp_path), method, path), status)
+    """With `/` at the end too: a redirect would name http:// behind a proxy with TLS, and the patient follow it."""
+    assert_problem(send(api(tmp_path), method, path, json=BODY), status)
 
 
 @pytest.mark.parametrize(
@@ -346,6 +381,10 @@ def test_documentation_is_whole(tmp_path: Path) -> None:
     assert set(body["application/json"]["examples"]) == {"patient", "description"}
     assert "multipart/form-data" in body
     assert {"application/json", "text/event-stream"} <= set(operation["responses"]["200"]["content"])
+    for path in (URL, "/v1/chat/completions"):
+        content = schema["paths"][path]["post"]["responses"]["200"]["content"]
+        event = content["text/event-stream"]["schema"]
+        assert event["type"] == "object" and "data" in event["required"], "what a reader of the stream gets"
     for status, response in operation["responses"].items():
         if status != "200":
             assert list(response["content"]) == ["application/problem+json"], status

@@ -86,7 +86,7 @@ def test_a_refusal_is_a_problem_that_names_the_field(api: FastAPI, tmp_path: Pat
         ({"files": {"slices": b"Zebulon"}}, 415, "slices"),
         ({"data": {"segmenter": "x"}, "files": {}}, 415, "(body)"),
         ({"files": {"request": (None, PATIENT)}}, 422, "scan"),
-        ({"files": {"scan": b"x", "request": (None, '{"patient": {"mmse": 99}}')}}, 422, "request.patient.mmse"),
+        ({"files": {"scan": b"x", "request": (None, '{"patient": {"mmse": 99}}')}}, 422, "patient.mmse"),
         ({"json": {}}, 415, "(body)"),
     ):
         answer = post(api, **cast(dict[str, Any], form))
