@@ -9,7 +9,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := .venv/.installed
 
-.PHONY: help setup demo serve test load check clean
+.PHONY: help setup demo serve test long check clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -23,11 +23,12 @@ demo: setup ## run the whole path on synthetic patients and print the comparison
 serve: setup ## answer diagnosis requests with the demo's results
 	$(BIN)/python jobs/serve_endpoint.py --config $(CONFIG) $(ARGS)
 
-test: setup ## run the unit and integration tests
-	$(BIN)/python -m pytest $(ARGS)
+test: setup ## run the unit tests, then the integration tests
+	$(BIN)/python -m pytest tests/unit --numprocesses 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest tests/integration $(ARGS)
 
-load: setup ## load and fault tests: 4 times the endpoint's capacity for a minute, engines and nodes killed, 2,000 requests
-	OVERLOAD_S=60 SCHEMATHESIS_CASES=2000 $(BIN)/python -m pytest tests/integration -m load $(ARGS)
+long: setup ## tests that take long: 4 times the endpoint's capacity for a minute, engines and nodes killed, 2,000 requests
+	OVERLOAD_S=60 SCHEMATHESIS_CASES=2000 $(BIN)/python -m pytest tests/integration -m long $(ARGS)
 
 check: setup ## lint, format, types and import layers
 	$(BIN)/ruff check

@@ -28,7 +28,7 @@ from tests.integration.endpoint_run import (
     replica,
 )
 
-pytestmark = [pytest.mark.integration, pytest.mark.load, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(900)]
 
 OVERLOAD_S = float(os.environ.get("OVERLOAD_S", "15"))
 """60 for a figure to publish."""

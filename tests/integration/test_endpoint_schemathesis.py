@@ -13,7 +13,7 @@ import pytest
 from tests.integration.endpoint_run import Endpoint
 from tests.integration.pipeline_run import ROOT, environment
 
-pytestmark = [pytest.mark.integration, pytest.mark.load, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(3600)]
 
 CASES = int(os.environ.get("SCHEMATHESIS_CASES", "300"))
 """At least so many; 2000 for a figure to publish."""

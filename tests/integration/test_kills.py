@@ -18,7 +18,7 @@ from clinical_reasoner.records import RATIONALES
 from clinical_reasoner.runs import RunFolder
 from tests.integration.pipeline_run import ROOT, descendants, environment, generated_rows
 
-pytestmark = [pytest.mark.integration, pytest.mark.load, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(1200)]
 PATIENTS = 500
 LIMIT_S = 500
 ASKS = {"rationalize": (1, ("train",)), "direct": (2, ("train", "validation", "test"))}

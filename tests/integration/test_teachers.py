@@ -17,7 +17,7 @@ from clinical_reasoner.runs import RunFolder
 from tests.integration.endpoint_run import free_port
 from tests.integration.pipeline_run import ROOT, environment
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.timeout(900)]
 PATIENTS = 200
 START_LIMIT_S = 300
 SERVED = "reference-teacher"

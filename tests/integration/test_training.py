@@ -154,7 +154,9 @@ def kill_worker_after_checkpoint(path: Path) -> threading.Thread:
     return thread
 
 
-@pytest.mark.parametrize("sharding", [(TWO_WORKERS,), SHARDED], ids=["ddp", "fsdp2"])
+@pytest.mark.parametrize(
+    "sharding", [(TWO_WORKERS,), pytest.param(SHARDED, marks=pytest.mark.long)], ids=["ddp", "fsdp2"]
+)
 def test_killed_worker(
     train: Train, alone: RunFolder, tmp_path_factory: pytest.TempPathFactory, sharding: tuple[str, ...]
 ) -> None:
@@ -223,7 +225,7 @@ def assert_merged_answers_alike(adapters: Path, path: Path) -> None:
     assert not torch.equal(plain, adapted), "the adapters do nothing"
 
 
-@pytest.mark.parametrize("batching", ["packing", "padded"])
+@pytest.mark.parametrize("batching", ["packing", pytest.param("padded", marks=pytest.mark.long)])
 def test_batching_keeps_every_diagnosis(train: Train, batching: str) -> None:
     short = f"student.epochs={4 * 8 / (VISITS + TOO_LONG)}"
     run = train(batching, f"student.training.batching={batching}", short, hook=record_batches)
@@ -250,7 +252,11 @@ def loss_of_base(examples: list[Any]) -> float:
 
 
 @pytest.mark.parametrize(
-    ("hook", "said"), [(poison, "student.learning_rate may help"), (fill_disk, "make room and start again")]
+    ("hook", "said"),
+    [
+        (poison, "student.learning_rate may help"),
+        pytest.param(fill_disk, "make room and start again", marks=pytest.mark.long),
+    ],
 )
 def test_hopeless_error_is_told_at_once_and_keeps_the_checkpoint(
     train: Train, alone: RunFolder, capfd: pytest.CaptureFixture[str], hook: Hook, said: str
@@ -270,6 +276,7 @@ def test_hopeless_error_is_told_at_once_and_keeps_the_checkpoint(
         assert_finished(run)
 
 
+@pytest.mark.long
 def test_training_that_had_ended_is_only_exported(train: Train, alone: RunFolder) -> None:
     def without_room(*given: Any) -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import httpx
 import pytest
@@ -18,7 +18,7 @@ from clinical_reasoner.serving.proxy_guard import ProxyGuard, middlewares, safe_
 from clinical_reasoner.serving.schema import PROBLEM_MEDIA_TYPE
 
 CANARY = "Zebulon"
-KNOWN = str(uuid4())
+KNOWN = "1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed"
 
 
 def says(status: int, body: bytes, content_type: str, *more: tuple[bytes, bytes]) -> ASGIApp:
