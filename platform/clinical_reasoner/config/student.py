@@ -72,7 +72,8 @@ class TrainingConfig(StrictConfig):
     """Activations are computed again in the backward pass: less memory, about a third more time."""
     batching: Batching = "group_by_length"
     """`group_by_length` batches examples of like length; `packing` joins them to rows of `max_length` (for
-    FlashAttention on a GPU; text students, tasks of equal weight, no soft labels); `padded` takes them as they come."""
+    FlashAttention on a GPU; text students, tasks of equal weight, no soft labels), and the steps of an epoch, which are
+    those of its visits, see each text more often; `padded` takes them as they come."""
     max_failures: int = Field(default=2, ge=0)
     """Restarts of a training whose worker died, from its last checkpoint."""
     log_to: tuple[Logger, ...] = ("tensorboard",)
