@@ -251,7 +251,7 @@ def test_another_operating_point_is_used_while_the_endpoint_runs(endpoint: Endpo
             assert answer["operating_point"] == other.version
             assert answer["answered_by"] == ("student" if confidence >= other.threshold else "teacher")
         endpoint.run.write_bytes(OPERATING_POINT_FILE, b"{}")
-        eventually(lambda: "operating point is not changed" in logs(endpoint), 20, "the bad file is named in the log")
+        eventually(lambda: "not changed: the operating point" in logs(endpoint), 20, "the bad file is named in the log")
         assert endpoint.client.get("/healthz").json()["operating_point"] == other.version
 
 
