@@ -27,7 +27,7 @@ OVERRIDES = (
     "evaluation.resamples=200",
     "evaluation.ceiling_draws=500",
 )
-LIMIT_S = 900
+LIMIT_S = 1500
 
 
 @dataclass(frozen=True)

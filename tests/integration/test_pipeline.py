@@ -15,7 +15,7 @@ from clinical_reasoner.runs import RunFolder
 from clinical_reasoner.task import load_task
 from tests.integration.pipeline_run import PATIENTS, ROOT, FinishedRun, environment, pipeline_command
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(3000)]
 STAGES = (
     "patients",
     "findings",
