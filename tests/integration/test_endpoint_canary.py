@@ -13,7 +13,7 @@ import pytest
 from tests.integration.endpoint_images import phantom_files
 from tests.integration.endpoint_run import CANARY, CANARY_AGE, Endpoint, canary_patient, eventually
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 LOWER = CANARY.lower()
 KEY = f"{CANARY} {CANARY}son"

@@ -37,7 +37,7 @@ from tests.integration.endpoint_run import (
 from tests.integration.hostile_json import ORDERS
 from tests.integration.pipeline_run import ROOT, environment
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 FHIR_EXAMPLE = ROOT / "configs/serving/fhir_example.json"
 SOMEBODY = (

@@ -12,7 +12,7 @@ from tests.integration import hostile_files, hostile_http, hostile_json
 from tests.integration.endpoint_run import Endpoint, eventually, mib, patients, replica
 from tests.integration.hostile_case import Answer, Hostile, reason, send
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 CASES = [*hostile_json.cases(), *hostile_files.cases(), *hostile_http.cases()]
 FAMILIES = sorted({case.family for case in CASES})

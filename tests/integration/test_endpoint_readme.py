@@ -13,7 +13,7 @@ from tests.integration.endpoint_images import phantom_files
 from tests.integration.endpoint_run import Endpoint
 from tests.integration.pipeline_run import ROOT
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 ADDRESS = "http://127.0.0.1:8000"
 FEWEST = 6

@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.endpoint_run import CANARY, CANARY_AGE, Endpoint, stop
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 
 def written(endpoint: Endpoint) -> dict[str, bytes]:
