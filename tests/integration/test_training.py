@@ -182,6 +182,7 @@ def test_sharded_student_is_asked_meanwhile(train: Train) -> None:
     assert list(values) == [2, 4] and all(0 <= value <= 1 for value in values.values())
 
 
+@pytest.mark.timeout(1800)
 def test_killed_driver_and_merged_adapters(train: Train, alone: RunFolder, tmp_path: Path) -> None:
     unbroken = train("adapters", LORA)
     path = tmp_path / "run"
@@ -195,7 +196,7 @@ def test_killed_driver_and_merged_adapters(train: Train, alone: RunFolder, tmp_p
     assert "adapter_model.safetensors" in files and not files & {"model.safetensors", "pytorch_model.bin"}
     adapters = tmp_path / "adapters"
     shutil.copytree(saved, adapters)
-    assert start_job(path, LORA, "student.micro_batch_size=1").wait(300) == 0, output_of(path).read_text()[-3000:]
+    assert start_job(path, LORA, "student.micro_batch_size=1").wait(900) == 0, output_of(path).read_text()[-3000:]
     killed, resumed = logged(run)
     assert min(killed) == 1 and min(resumed) > 4
     assert_same_curve(run, unbroken)
